@@ -1,0 +1,218 @@
+//! Map names and the structures in them.
+
+/// Rules in one ruleset, at the most.
+///
+/// One 64-bit summary word has a bit for each of at most 64 words of 64 rules.
+pub const MAX_RULES: usize = 4096;
+
+/// Intervals on one axis, at the most: 16 steps of a binary search.
+pub const MAX_INTERVALS_PER_AXIS: usize = 1 << 16;
+
+/// 64-bit words in the `BITS` map, at the most (32 MiB).
+pub const MAX_BIT_WORDS: usize = 1 << 22;
+
+/// Names of the maps in the BPF object, as user space looks them up (15 bytes at most, the kernel's
+/// `BPF_OBJ_NAME_LEN` less its NUL).
+pub mod map_name {
+    /// `Array<Config>`, one entry.
+    pub const CONFIG: &str = "CONFIG";
+    /// `Array<Interval>`: the four axes one after the other.
+    pub const INTERVALS: &str = "INTERVALS";
+    /// `Array<u64>`: rows of a summary word and one bit for each rule, see [`bit`](crate::bit).
+    pub const BITS: &str = "BITS";
+    /// `Array<RuleEntry>`, one for each rule.
+    pub const RULES: &str = "RULES";
+    /// `PerCpuArray<Counter>`, one for each rule.
+    pub const RULE_COUNTERS: &str = "RULE_COUNTERS";
+    /// `PerCpuArray<u64>`, one for each [`Reason`](super::Reason).
+    pub const REASONS: &str = "REASONS";
+    /// `Array<SourceChunk>`: the ruleset in canonical text, for `show`.
+    pub const SOURCE: &str = "SOURCE";
+}
+
+/// Name of the classifier in the BPF object.
+pub const fn program_name() -> &'static str {
+    "sfunnel"
+}
+
+/// The dimensions in which a packet is looked up.
+pub mod axis {
+    /// IPv4 source address.
+    pub const SADDR: usize = 0;
+    /// IPv4 destination address.
+    pub const DADDR: usize = 1;
+    /// Protocol and source port, see [`port_key`](super::port_key).
+    pub const SPORT: usize = 2;
+    /// Protocol and destination port.
+    pub const DPORT: usize = 3;
+    /// How many there are.
+    pub const COUNT: usize = 4;
+}
+
+/// Where an axis lies in the `INTERVALS` map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Axis {
+    /// Index of the first interval.
+    pub first: u32,
+    /// Number of intervals; 0 where there is no rule.
+    pub len: u32,
+}
+
+/// The one entry of the `CONFIG` map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// The axes, in the order of [`axis`].
+    pub axes: [Axis; axis::COUNT],
+    /// Bytes in front of the network header: 14 for Ethernet, 0 for devices such as tun.
+    pub link_header: u32,
+    /// Largest IP packet in bytes that may leave through this hook; 0 where the program need not
+    /// look, because the stack checks the MTU after it (ingress).
+    pub mtu: u32,
+}
+
+/// One interval of an axis: it reaches from `start` to the next interval's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Interval {
+    /// First value of the interval; the first interval of an axis starts at 0.
+    pub start: u32,
+    /// Index in the `BITS` map of the row of rules that hold for the interval.
+    pub row: u32,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RuleAction {
+    /// Leave the packet as it is, ask no later filter (`TC_ACT_OK`).
+    Accept = action::ACCEPT,
+    /// Drop it (`TC_ACT_SHOT`).
+    Drop = action::DROP,
+    /// Push a funnel header.
+    Funnel = action::FUNNEL,
+    /// Remove a funnel header.
+    Unfunnel = action::UNFUNNEL,
+    /// Set the destination address.
+    Dnat = action::DNAT,
+}
+
+/// The values of [`RuleAction`] as the program reads them: a byte out of a map is no enum until it
+/// has been looked at.
+pub mod action {
+    /// See [`RuleAction::Accept`](super::RuleAction::Accept).
+    pub const ACCEPT: u8 = 0;
+    /// See [`RuleAction::Drop`](super::RuleAction::Drop).
+    pub const DROP: u8 = 1;
+    /// See [`RuleAction::Funnel`](super::RuleAction::Funnel).
+    pub const FUNNEL: u8 = 2;
+    /// See [`RuleAction::Unfunnel`](super::RuleAction::Unfunnel).
+    pub const UNFUNNEL: u8 = 3;
+    /// See [`RuleAction::Dnat`](super::RuleAction::Dnat).
+    pub const DNAT: u8 = 4;
+}
+
+/// Bits of [`RuleEntry::flags`].
+pub mod flag {
+    /// [`RuleEntry::dnat`](super::RuleEntry::dnat) holds an address to set.
+    pub const DNAT: u8 = 1;
+    /// The rule matches a port: of a fragmented datagram it would see the first piece alone.
+    pub const PORTS: u8 = 2;
+}
+
+/// One entry of the `RULES` map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RuleEntry {
+    /// One of [`action`].
+    pub action: u8,
+    /// IP protocol: the funnel header's for `funnel`, the inner one's for `unfunnel`.
+    pub protocol: u8,
+    /// Bits of [`flag`].
+    pub flags: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Source port of the funnel header.
+    pub sport: u16,
+    /// Destination port of the funnel header.
+    pub dport: u16,
+    /// The new destination address, where [`flag::DNAT`] is set.
+    pub dnat: u32,
+}
+
+/// Packets that a rule was carried out on, and their IP lengths as they arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, from the IP header on.
+    pub bytes: u64,
+}
+
+/// A piece of the ruleset's canonical text; the last one is filled up with NUL.
+pub type SourceChunk = [u8; 256];
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $value:literal, $label:literal;)+) => {
+        /// Why a packet was not treated as a rule says: index into the `REASONS` map.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Reason { $($(#[$doc])* $name = $value,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of the map.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The name that `show` prints.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A rule that rewrites matched a piece of a fragmented datagram. Passed untouched.
+    Fragment = 0, "fragment";
+    /// The packet ends before its IPv4, TCP or UDP header does. Passed untouched, no rule asked.
+    TooShort = 1, "too-short";
+    /// A length field disagrees with the packet or with another one. Passed untouched.
+    BadLength = 2, "bad-length";
+    /// The packet is to be segmented after this hook, or was merged before it (GSO, GRO), so that
+    /// one header can't be added or removed. Passed untouched.
+    Segmented = 3, "segmented";
+    /// With the funnel header it would exceed 65,535 bytes or the interface's MTU. Passed untouched.
+    NoRoom = 4, "no-room";
+    /// An `unfunnel` rule matched what carries no funnel header. Passed untouched.
+    NotFunnelled = 5, "not-funnelled";
+    /// More VLAN tags than the program can lift. Passed untouched.
+    VlanDepth = 6, "vlan-depth";
+    /// A kernel helper refused before anything was changed. Passed untouched.
+    HelperError = 7, "helper-error";
+    /// A kernel helper refused after the first change. Dropped, because the packet is no longer
+    /// what anybody sent.
+    Dropped = 8, "dropped";
+}
+
+/// A packet without ports, such as a fragment that is not the first, has this one: one past the
+/// last.
+pub const NO_PORT: u32 = 1 << 16;
+
+/// The value of a port axis: protocol, and a port or [`NO_PORT`].
+///
+/// `protocol` is the IP protocol number of TCP (6) or UDP (17); they differ in the lowest bit, so
+/// that the program has no branch to take.
+pub const fn port_key(protocol: u8, port: u32) -> u32 {
+    ((protocol & 1) as u32) << 17 | port
+}
+
+const _: () = {
+    assert!(size_of::<Axis>() == 8);
+    assert!(size_of::<Config>() == 40);
+    assert!(size_of::<Interval>() == 8);
+    assert!(size_of::<RuleEntry>() == 12);
+    assert!(size_of::<Counter>() == 16);
+    assert!(MAX_RULES == 64 * 64);
+};

@@ -1,0 +1,38 @@
+//! The funnel header on the wire, as the original sfunnel defined it.
+//!
+//! It stands between the IPv4 header and the packet's own TCP or UDP header. The inner checksum is
+//! kept as if both addresses were 0.0.0.0, so that NAT on the way need not be undone.
+
+/// IP protocol number of TCP (IANA).
+pub const TCP: u8 = 6;
+/// IP protocol number of UDP (IANA).
+pub const UDP: u8 = 17;
+
+/// Bytes of a TCP header without options (RFC 9293, 3.1), and so of a TCP funnel header.
+pub const TCP_HEADER: u32 = 20;
+/// Bytes of a UDP header (RFC 768), and so of a UDP funnel header.
+pub const UDP_HEADER: u32 = 8;
+
+/// Sequence number of a TCP funnel header.
+pub const SEQUENCE: u32 = 0xCAFE_BABE;
+/// Acknowledgement number of a TCP funnel header.
+pub const ACKNOWLEDGEMENT: u32 = 0xBABE_CAFE;
+/// Data offset of a TCP funnel header in 32-bit words, and its flags: SYN alone. As the two bytes
+/// at offset 12.
+pub const OFFSET_FLAGS: u16 = 0x5002;
+/// Window of a TCP funnel header.
+pub const WINDOW: u16 = 1024;
+
+/// Bytes of the header of `protocol`, where that is TCP or UDP.
+pub const fn header_len(protocol: u8) -> Option<u32> {
+    match protocol {
+        TCP => Some(TCP_HEADER),
+        UDP => Some(UDP_HEADER),
+        _ => None,
+    }
+}
+
+/// Bytes from the start of the header of `protocol` to its checksum.
+pub const fn checksum_offset(protocol: u8) -> u32 {
+    if protocol == UDP { 6 } else { 16 }
+}

@@ -1,0 +1,216 @@
+//! Pushes a funnel header between the IPv4 header and the packet's own TCP or UDP header.
+//!
+//! ```text
+//! before   [ip][options]                [l4 ...]
+//! room     [ip]<-- room -->[options]    [l4 ...]
+//! after    [ip][options][funnel header] [l4 ...]
+//! ```
+//!
+//! The inner checksum is rewritten as if both addresses were 0.0.0.0. A segment with a right
+//! checksum then sums up to the complement of its pseudo-header, whatever it carries; so the funnel
+//! header's checksum follows from headers alone.
+
+use abi::{Config, Reason, RuleEntry, flag, wire};
+
+use crate::checksum::Sum;
+use crate::packet::{IPV4_HEADER, Packet, is_segment};
+use crate::skb::{Done, Offset, Plain, Skb};
+use crate::vlan;
+
+/// A funnel header that is TCP. Numbers in network byte order.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct TcpFunnel {
+    sport: u16,
+    dport: u16,
+    sequence: u32,
+    acknowledgement: u32,
+    offset_flags: u16,
+    window: u16,
+    check: u16,
+    urgent: u16,
+}
+
+/// A funnel header that is UDP. Numbers in network byte order.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct UdpFunnel {
+    sport: u16,
+    dport: u16,
+    len: u16,
+    check: u16,
+}
+
+const _: () = {
+    assert!(size_of::<TcpFunnel>() == wire::TCP_HEADER as usize);
+    assert!(size_of::<UdpFunnel>() == wire::UDP_HEADER as usize);
+};
+
+// SAFETY: integers without padding.
+unsafe impl Plain for TcpFunnel {}
+// SAFETY: integers without padding.
+unsafe impl Plain for UdpFunnel {}
+
+/// Carries out a `funnel` rule.
+#[inline(always)]
+pub fn funnel(skb: &Skb, packet: &Packet, rule: &RuleEntry, config: &Config) -> Result<(), Reason> {
+    packet.check_whole(skb)?;
+    if !is_segment(skb, packet.l4(), packet.ip.protocol, packet.l4_len)? {
+        return Err(Reason::BadLength);
+    }
+    let Some(header_len) = wire::header_len(rule.protocol) else { return Err(Reason::HelperError) };
+    let header_len = skb.forget(header_len);
+    let total_len = packet.total_len() + header_len;
+    if total_len > u32::from(u16::MAX) || (config.mtu != 0 && total_len > config.mtu) {
+        return Err(Reason::NoRoom);
+    }
+
+    let inner = Inner::look(skb, packet)?;
+    let (tag, l3) = vlan::lift(skb, packet.tags, packet.l3)?;
+    let made = if inner.pending {
+        make_room_unpending(skb, packet, l3, header_len)
+    } else {
+        skb.adjust_room(header_len as i32).map_err(Reason::from)
+    };
+    match made {
+        Ok(()) => {}
+        // Without its tag the packet is not what it was.
+        Err(Reason::HelperError) if !packet.tags.is_empty() => return Err(Reason::Dropped),
+        Err(reason) => return Err(reason),
+    }
+    let written = write(skb, packet, rule, l3, header_len, &inner).and_then(|()| tag.put_back(skb));
+    if written.is_err() {
+        return Err(Reason::Dropped);
+    }
+    skb.set_hash_invalid();
+    Ok(())
+}
+
+/// What becomes of the packet's own checksum.
+struct Inner {
+    /// The checksum over a pseudo-header with addresses of 0.
+    check: u16,
+    /// The kernel or the network card was to finish it.
+    pending: bool,
+}
+
+impl Inner {
+    #[inline(always)]
+    fn look(skb: &Skb, packet: &Packet) -> Result<Self, Reason> {
+        let protocol = packet.ip.protocol;
+        let (saddr, daddr) = (packet.ip.saddr, packet.ip.daddr);
+        let at = packet.l4() + wire::checksum_offset(protocol);
+        let check = skb.load::<u16>(at)?;
+
+        // A pending checksum holds the pseudo-header's sum; of the finished ones, few do by chance.
+        let pseudo = Sum::pseudo_header(saddr, daddr, protocol, packet.l4_len);
+        let pending = check == pseudo.fold() && skb.is_checksum_pending(at, check)?;
+        let missing = check == 0 && protocol == wire::UDP;
+        let pending = skb.forget(pending.into()) != 0;
+        let missing = skb.forget(missing.into()) != 0;
+        let protocol = skb.forget(protocol.into()) as u8;
+        if pending | missing {
+            // There is no checksum to derive the new one from. A router that sends flows without
+            // checksums gets them here: behind a TCP header they can't be left out.
+            let check = skb
+                .sum(packet.l4(), packet.l4_len)?
+                .minus(check)
+                .add(Sum::pseudo_header(0, 0, protocol, packet.l4_len))
+                .checksum_of(protocol);
+            return Ok(Self { check, pending });
+        }
+        let check = Sum::behind(check).minus32(saddr).minus32(daddr).checksum_of(protocol);
+        Ok(Self { check, pending })
+    }
+}
+
+/// Makes room, and ends the pending state of the packet's checksum.
+///
+/// NAT further on would otherwise take the funnel header's checksum, which is finished, for a
+/// pending one and spoil it. No helper ends that state by name. But the kernel gives it up when the
+/// place where summing was to start has been pulled off the front (`__skb_postpull_rcsum`, Linux
+/// commit 6ae459bdaaee). So as many bytes are cut out behind the IPv4 header as lie before that
+/// place, and two more; then they are put back together with the room.
+#[inline(always)]
+fn make_room_unpending(
+    skb: &Skb,
+    packet: &Packet,
+    l3: Offset,
+    header_len: u32,
+) -> Result<(), Reason> {
+    let cut = l3.0 + packet.ip_len + 2;
+    let behind = l3 + IPV4_HEADER;
+    let len = skb.len();
+    // A packet too short to lose that much is made longer for the time.
+    let padded = behind.0 + cut > len;
+    if padded {
+        skb.change_len(behind.0 + cut)?;
+    }
+    let saved = skb.save(behind, cut)?;
+    skb.adjust_room(-(cut as i32))?;
+    let rest = || -> Done {
+        skb.adjust_room((cut + header_len) as i32)?;
+        skb.restore(behind + header_len, &saved, cut)?;
+        if padded {
+            skb.change_len(len + header_len)?;
+        }
+        Ok(())
+    };
+    rest().map_err(|_| Reason::Dropped)
+}
+
+/// Fills the room that was made at `l3`.
+#[inline(always)]
+fn write(
+    skb: &Skb,
+    packet: &Packet,
+    rule: &RuleEntry,
+    l3: Offset,
+    header_len: u32,
+    inner: &Inner,
+) -> Done {
+    // The room lies before the options; they go first.
+    let options_len = packet.options_len();
+    if options_len > 0 {
+        let options = skb.save(l3 + IPV4_HEADER + header_len, options_len)?;
+        skb.restore(l3 + IPV4_HEADER, &options, options_len)?;
+    }
+    let header_at = l3 + packet.ip_len;
+    let inner_at = header_at + header_len;
+    skb.store(inner_at + wire::checksum_offset(packet.ip.protocol), &inner.check)?;
+
+    let mut ip = packet.ip;
+    let daddr = if rule.flags & flag::DNAT != 0 { rule.dnat.to_be() } else { ip.daddr };
+    ip.rewrite(rule.protocol, packet.total_len() + header_len, daddr);
+    skb.store(l3, &ip)?;
+
+    let l4_len = packet.l4_len + header_len;
+    let inner_sum = !Sum::pseudo_header(0, 0, packet.ip.protocol, packet.l4_len).fold();
+    let sum = Sum::pseudo_header(ip.saddr, daddr, rule.protocol, l4_len).plus(inner_sum);
+    let (sport, dport) = (rule.sport.to_be(), rule.dport.to_be());
+    if rule.protocol == wire::UDP {
+        let len = (l4_len as u16).to_be();
+        let check = sum.plus(sport).plus(dport).plus(len).checksum_of(wire::UDP);
+        skb.store(header_at, &UdpFunnel { sport, dport, len, check })
+    } else {
+        let mut header = TcpFunnel {
+            sport,
+            dport,
+            sequence: wire::SEQUENCE.to_be(),
+            acknowledgement: wire::ACKNOWLEDGEMENT.to_be(),
+            offset_flags: wire::OFFSET_FLAGS.to_be(),
+            window: wire::WINDOW.to_be(),
+            check: 0,
+            urgent: 0,
+        };
+        header.check = sum
+            .plus(sport)
+            .plus(dport)
+            .plus32(header.sequence)
+            .plus32(header.acknowledgement)
+            .plus(header.offset_flags)
+            .plus(header.window)
+            .checksum();
+        skb.store(header_at, &header)
+    }
+}

@@ -1,0 +1,109 @@
+//! VLAN tags (IEEE 802.1Q).
+//!
+//! The kernel holds the outermost tag apart from the frame, unless nobody has parsed the frame yet.
+//! `bpf_skb_adjust_room` works on a frame without tags alone. So the outermost is taken off for the
+//! time; the kernel then holds the next one apart.
+
+use abi::Reason;
+
+use crate::packet::ETHERTYPE_IPV4;
+use crate::skb::{Done, Offset, Plain, Skb};
+
+/// TPIDs of customer and service tags, in network byte order.
+const TPID_C: u16 = 0x8100_u16.to_be();
+const TPID_S: u16 = 0x88A8_u16.to_be();
+
+/// Bytes of a tag.
+const TAG: u32 = 4;
+
+/// What stands behind a TPID, in network byte order.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Tag {
+    tci: u16,
+    ethertype: u16,
+}
+
+// SAFETY: integers without padding.
+unsafe impl Plain for Tag {}
+
+/// The tags in a frame.
+#[derive(Clone, Copy)]
+pub struct Tags {
+    /// How many.
+    count: u32,
+    /// TPID in network byte order and TCI of the outermost.
+    outermost: (u16, u16),
+}
+
+impl Tags {
+    /// See [`Skb::forget`].
+    #[inline(always)]
+    pub fn forget(self, skb: &Skb) -> Self {
+        Self { count: skb.forget(self.count), ..self }
+    }
+
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// The tags in the frame and where the IPv4 header behind them starts. `None`: there is no IPv4
+/// header.
+#[inline(always)]
+pub fn network_header(skb: &Skb, link_header: u32) -> Result<Option<(Tags, Offset)>, Reason> {
+    let mut tags = Tags { count: 0, outermost: (0, 0) };
+    let mut l3 = Offset(link_header);
+    if link_header == 0 {
+        return Ok((skb.protocol() == ETHERTYPE_IPV4).then_some((tags, l3)));
+    }
+    let Ok(mut ethertype) = skb.load::<u16>(Offset(link_header - 2)) else { return Ok(None) };
+    // More tags than this are no frame that the kernel would take apart.
+    for _ in 0..3 {
+        if ethertype == ETHERTYPE_IPV4 {
+            return Ok(Some((tags, l3)));
+        }
+        if ethertype != TPID_C && ethertype != TPID_S {
+            return Ok(None);
+        }
+        let Ok(tag) = skb.load::<Tag>(l3) else { return Ok(None) };
+        if tags.count == 0 {
+            tags.outermost = (ethertype, u16::from_be(tag.tci));
+        }
+        tags.count += 1;
+        l3 = l3 + TAG;
+        ethertype = tag.ethertype;
+    }
+    Err(Reason::VlanDepth)
+}
+
+/// The tag that has been taken off.
+pub struct Lifted(Option<(u16, u16)>);
+
+/// Takes the outermost tag off if there are any in the frame, so that none is left in it.
+///
+/// Returns the tag and the IPv4 header's new place.
+#[inline(always)]
+pub fn lift(skb: &Skb, tags: Tags, l3: Offset) -> Result<(Lifted, Offset), Reason> {
+    if tags.count == 0 {
+        return Ok((Lifted(None), l3));
+    }
+    let apart = skb.vlan_tag();
+    if tags.count + u32::from(apart.is_some()) > 2 {
+        return Err(Reason::VlanDepth);
+    }
+    skb.vlan_pop()?;
+    Ok((Lifted(Some(apart.unwrap_or(tags.outermost))), Offset(l3.0 - tags.count * TAG)))
+}
+
+impl Lifted {
+    /// Puts the tag back.
+    #[inline(always)]
+    pub fn put_back(self, skb: &Skb) -> Done {
+        match self.0 {
+            Some((tpid, tci)) => skb.vlan_push(tpid, tci),
+            None => Ok(()),
+        }
+    }
+}
