@@ -1,0 +1,382 @@
+//! What is wrong with a ruleset, where, and what would be right.
+//!
+//! The text is plain, so that it reads well in an AdmissionResponse and in a container's log alike.
+//! It shows one rule at most, cut to the part that matters.
+
+use std::fmt::{self, Write as _};
+
+use crate::lexer::Span;
+
+/// Whether the ruleset is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// It is.
+    Error,
+    /// It is not, but can't be meant so.
+    Warning,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No rule at all.
+    Empty,
+    /// More than so many bytes.
+    TooLong(usize),
+    /// More than so many rules.
+    TooManyRules(usize),
+    /// The tables would hold more than so many of something.
+    TooComplex(usize, &'static str),
+    /// A control character, which could hide what a rule says.
+    ControlCharacter(char),
+    /// A character that the language does not use.
+    UnexpectedCharacter(char),
+    /// A word that is no match, and the match that it resembles.
+    UnknownMatch(String, Option<&'static str>),
+    /// `ip6`.
+    Ip6,
+    /// A port or an address where a match should stand.
+    ValueWithoutMatch(String),
+    /// An action before `actions`.
+    ActionsMissingBefore(&'static str),
+    /// A rule that ends among its matches.
+    ActionsMissing,
+    /// `actions` a second time.
+    ActionsTwice,
+    /// A match a second time.
+    MatchTwice(&'static str),
+    /// `tcp` and `udp`.
+    BothProtocols,
+    /// A port without a protocol.
+    PortWithoutProtocol(&'static str),
+    /// Neither `tcp` nor `udp`.
+    ProtocolMissing,
+    /// An address without `ip`.
+    IpMissing(&'static str),
+    /// A keyword without what has to follow it.
+    ValueMissing(&'static str, &'static str),
+    /// A word where `tcp` or `udp` should stand.
+    NotAProtocol(String),
+    /// Neither a port nor a range of ports.
+    BadPort(String),
+    /// Port 0.
+    PortZero,
+    /// A range that ends before it starts.
+    RangeReversed(u16, u16),
+    /// Neither an address nor a CIDR.
+    BadAddress(String),
+    /// An IPv6 address.
+    Ip6Address(String),
+    /// A prefix length that IPv4 does not have.
+    BadPrefix(String),
+    /// `{ }`.
+    EmptySet,
+    /// A set without `}`.
+    SetNotClosed,
+    /// Two values of a set without a comma.
+    CommaMissing,
+    /// `!=`, a brace or a comma where a word should stand.
+    Misplaced(&'static str),
+    /// `actions` without an action.
+    ActionMissing,
+    /// A word that is no action, and the action that it resembles.
+    UnknownAction(String, Option<&'static str>),
+    /// A match after `actions`.
+    MatchAfterActions(&'static str),
+    /// `funnel` without one of its ports.
+    FunnelPortMissing(&'static str),
+    /// A range, a set or `!=` for a funnel's port.
+    FunnelOnePort(&'static str),
+    /// Two actions that exclude each other.
+    Contradiction(&'static str, &'static str),
+    /// An action a second time.
+    ActionTwice(&'static str),
+    /// `dnat` before the action that it belongs behind.
+    DnatFirst(&'static str),
+    /// Everything that the rule matches is taken by earlier ones.
+    Shadowed,
+    /// A match that no packet satisfies.
+    NeverMatches,
+}
+
+const ACTIONS_ARE: &str = "actions are `accept`, `drop`, `funnel`, `unfunnel` and `dnat`";
+const RULE_IS: &str = "a rule is `<matches> actions <action>`, \
+    such as `ip tcp dport 80 sport 540 actions unfunnel tcp`";
+const SHORTER: &str = "sets and ranges make one rule of many: `dport { 443, 8000-8999 }`";
+
+impl Kind {
+    /// Whether it refuses the ruleset.
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::Shadowed | Self::NeverMatches => Level::Warning,
+            _ => Level::Error,
+        }
+    }
+
+    /// What is wrong, in one line.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Empty => "the ruleset has no rule".into(),
+            Self::TooLong(max) => format!("the ruleset is longer than {max} bytes"),
+            Self::TooManyRules(max) => format!("the ruleset has more than {max} rules"),
+            Self::TooComplex(max, what) => format!("the ruleset needs more than {max} {what}"),
+            Self::ControlCharacter(c) => format!("control character U+{:04X}", u32::from(*c)),
+            Self::UnexpectedCharacter(c) => {
+                format!("unexpected character `{}`", c.escape_default())
+            }
+            Self::UnknownMatch(word, meant) => {
+                format!("unknown match `{}`{}", shorten(word), did_you_mean(*meant))
+            }
+            Self::Ip6 => "`ip6` is not supported".into(),
+            Self::ValueWithoutMatch(word) => format!("`{}` belongs to no match", shorten(word)),
+            Self::ActionsMissingBefore(action) => format!("`actions` is missing before `{action}`"),
+            Self::ActionsMissing => "the rule ends without `actions`".into(),
+            Self::ActionsTwice => "`actions` is given twice".into(),
+            Self::MatchTwice(name) | Self::ActionTwice(name) => format!("`{name}` is given twice"),
+            Self::BothProtocols => "`tcp` and `udp` in one rule".into(),
+            Self::PortWithoutProtocol(name) => format!("`{name}` needs `tcp` or `udp`"),
+            Self::ProtocolMissing => "the rule names no protocol".into(),
+            Self::IpMissing(name) => format!("`{name}` needs `ip`"),
+            Self::ValueMissing(name, what) => format!("`{name}` needs {what}"),
+            Self::NotAProtocol(word) => format!("`{}` is neither `tcp` nor `udp`", shorten(word)),
+            Self::BadPort(word) => format!("`{}` is not a port", shorten(word)),
+            Self::PortZero => "port 0 is reserved".into(),
+            Self::RangeReversed(first, last) => {
+                format!("the range {first}-{last} ends before it starts")
+            }
+            Self::BadAddress(word) => format!("`{}` is not an IPv4 address or CIDR", shorten(word)),
+            Self::Ip6Address(word) => format!("`{}` is an IPv6 address", shorten(word)),
+            Self::BadPrefix(prefix) => {
+                format!("`/{}` is not an IPv4 prefix length", shorten(prefix))
+            }
+            Self::EmptySet => "the set is empty".into(),
+            Self::SetNotClosed => "the set has no `}`".into(),
+            Self::CommaMissing => "`,` is missing between two values of a set".into(),
+            Self::Misplaced(token) => format!("`{token}` has no place here"),
+            Self::ActionMissing => "`actions` without an action".into(),
+            Self::UnknownAction(word, meant) => {
+                format!("unknown action `{}`{}", shorten(word), did_you_mean(*meant))
+            }
+            Self::MatchAfterActions(name) => format!("`{name}` stands after `actions`"),
+            Self::FunnelPortMissing(name) => format!("`funnel` needs `{name}`"),
+            Self::FunnelOnePort(name) => format!("`{name}` of `funnel` takes exactly one port"),
+            Self::Contradiction(first, second) => format!("`{first}` and `{second}` in one rule"),
+            Self::DnatFirst(name) => format!("`dnat` stands before `{name}`"),
+            Self::Shadowed => "the rule can never match: earlier rules take all of it".into(),
+            Self::NeverMatches => "the rule can never match: its `!=` excludes every packet".into(),
+        }
+    }
+
+    /// What would be right, in one line.
+    pub fn help(&self) -> String {
+        match self {
+            Self::Empty | Self::ActionsMissing | Self::ActionsMissingBefore(_) => RULE_IS.into(),
+            Self::TooLong(_) | Self::TooManyRules(_) => SHORTER.into(),
+            Self::TooComplex(..) => "name fewer separate addresses and ports; \
+                CIDRs and ranges cost as much as one value"
+                .into(),
+            Self::ControlCharacter(_) => {
+                "remove it; blanks, tabs and line ends separate words".into()
+            }
+            Self::UnexpectedCharacter('!') => "write `!=` in one piece to negate a match".into(),
+            Self::UnexpectedCharacter('=') => {
+                "a value follows its match directly, as in `dport 80`".into()
+            }
+            Self::UnexpectedCharacter('"' | '\'') => "rules have no quotation marks".into(),
+            Self::UnexpectedCharacter(_) => "outside comments a rule is plain ASCII: \
+                words, numbers, addresses, `!=`, `{`, `,`, `}`, `;`"
+                .into(),
+            Self::UnknownMatch(..) => "matches are `ip`, `saddr`, `daddr`, `tcp`, `udp`, `sport` \
+                and `dport`, each followed by its value; `actions` ends them"
+                .into(),
+            Self::Ip6 | Self::Ip6Address(_) => "this version funnels IPv4 alone".into(),
+            Self::ValueWithoutMatch(_) => {
+                "a port follows `sport` or `dport`, an address `saddr` or `daddr`; \
+                 for several values write a set, `dport { 80, 443 }`"
+                    .into()
+            }
+            Self::ActionsTwice => "one rule a line; `;` separates rules as well".into(),
+            Self::MatchTwice(name @ ("sport" | "dport")) => {
+                format!("for several values write a set, `{name} {{ 80, 443 }}`")
+            }
+            Self::MatchTwice(name @ ("saddr" | "daddr")) => {
+                format!("for several values write a set, `{name} {{ 10.0.0.1, 10.1.0.0/16 }}`")
+            }
+            Self::MatchTwice(_) | Self::ActionTwice(_) => {
+                "remove one of them, or start a new rule".into()
+            }
+            Self::BothProtocols => "no packet is both; write a rule for each".into(),
+            Self::PortWithoutProtocol(name) => {
+                format!("write `tcp {name} ...` or `udp {name} ...`")
+            }
+            Self::ProtocolMissing => "add `tcp` or `udp`".into(),
+            Self::IpMissing(name) => format!("write `ip {name} ...`"),
+            Self::ValueMissing(name @ ("saddr" | "daddr" | "dnat"), _) => {
+                format!("such as `{name} 10.0.0.1`")
+            }
+            Self::ValueMissing(name @ ("funnel" | "unfunnel"), _) => {
+                format!("such as `{name} tcp`")
+            }
+            Self::ValueMissing(name, _) => format!("such as `{name} 80`"),
+            Self::NotAProtocol(_) => {
+                "name the protocol first, as in `funnel tcp` or `unfunnel udp`".into()
+            }
+            Self::BadPort(_) => "a port is a number from 1 to 65535, a range `1024-2047`".into(),
+            Self::PortZero => "leave the match out to match every port".into(),
+            Self::RangeReversed(first, last) => format!("write `{last}-{first}`"),
+            Self::BadAddress(_) => "such as `10.0.0.1` or `10.0.0.0/8`".into(),
+            Self::BadPrefix(_) => "it is a number from 0 to 32".into(),
+            Self::EmptySet => "name a value, or leave the match out".into(),
+            Self::SetNotClosed => "a set ends in the rule it began in: `{ 80, 443 }`".into(),
+            Self::CommaMissing => "write `{ 80, 443 }`".into(),
+            Self::Misplaced("!=") => "it follows `saddr`, `daddr`, `sport` or `dport`".into(),
+            Self::Misplaced(_) => "a set follows a match: `dport { 80, 443 }`".into(),
+            Self::ActionMissing | Self::UnknownAction(..) => ACTIONS_ARE.into(),
+            Self::MatchAfterActions(_) => "matches come before `actions`".into(),
+            Self::FunnelPortMissing(_) | Self::FunnelOnePort(_) => {
+                "both ports of the new header are needed: `funnel tcp dport 80 sport 540`".into()
+            }
+            Self::Contradiction("funnel" | "unfunnel", "funnel" | "unfunnel") => {
+                "a rule pushes a header or removes one".into()
+            }
+            Self::Contradiction(..) => {
+                "`accept` and `drop` stand alone; write one action a rule".into()
+            }
+            Self::DnatFirst(name) => format!("write `{name} ... dnat ADDRESS`"),
+            Self::Shadowed => "the first match wins: move the rule up, or remove it".into(),
+            Self::NeverMatches => "narrow what `!=` excludes, or remove the rule".into(),
+        }
+    }
+}
+
+fn did_you_mean(meant: Option<&'static str>) -> String {
+    meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"))
+}
+
+/// Words are quoted whole unless somebody wrote a novel.
+fn shorten(word: &str) -> String {
+    const LONGEST: usize = 40;
+    match word.char_indices().nth(LONGEST) {
+        None => word.to_owned(),
+        Some((cut, _)) => format!("{}...", &word[..cut]),
+    }
+}
+
+/// A mistake in a ruleset, with its place. `Display` gives the whole text, without a line's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// What is wrong.
+    pub kind: Kind,
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Column in characters, counted from 1.
+    pub column: usize,
+    /// The rule, or the part of it around the mistake, printable and in one line.
+    excerpt: String,
+    /// Characters of the excerpt before the mistake.
+    indent: usize,
+    /// Characters to point at.
+    width: usize,
+}
+
+impl Diagnostic {
+    /// Places `kind` at `span` of `text`.
+    pub(crate) fn new(kind: Kind, text: &str, span: Span) -> Self {
+        let before = &text[..span.start];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let excerpt = Excerpt::new(text, &span);
+        Self {
+            kind,
+            line: before.matches('\n').count() + 1,
+            column: text[line_start..span.start].chars().count() + 1,
+            excerpt: excerpt.text,
+            indent: excerpt.indent,
+            width: excerpt.width,
+        }
+    }
+
+    /// Whether it refuses the ruleset.
+    pub const fn level(&self) -> Level {
+        self.kind.level()
+    }
+
+    /// Place and message in one line, for where a line is all there is.
+    pub fn summary(&self) -> String {
+        format!("line {}, column {}: {}", self.line, self.column, self.kind.message())
+    }
+}
+
+impl std::error::Error for Diagnostic {}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level() {
+            Level::Error => "error",
+            Level::Warning => "warning",
+        };
+        writeln!(f, "{level}: {}", self.kind.message())?;
+        writeln!(f, "  at line {}, column {}", self.line, self.column)?;
+        if !self.excerpt.is_empty() {
+            writeln!(f, "  | {}", self.excerpt)?;
+            writeln!(
+                f,
+                "  | {:indent$}{:^<width$}",
+                "",
+                "",
+                indent = self.indent,
+                width = self.width
+            )?;
+        }
+        write!(f, "  help: {}", self.kind.help())
+    }
+}
+
+/// The part of a rule that is shown.
+struct Excerpt {
+    text: String,
+    indent: usize,
+    width: usize,
+}
+
+impl Excerpt {
+    /// Characters shown before and after the start of the mistake, at the most.
+    const BEFORE: usize = 60;
+    const AFTER: usize = 60;
+
+    fn new(text: &str, span: &Span) -> Self {
+        // The rule: from the separator before the mistake to the one behind it.
+        let is_end = |c: char| matches!(c, '\n' | ';' | '#');
+        let start = text[..span.start].rfind(is_end).map_or(0, |at| at + 1);
+        let end = text[span.end..].find(is_end).map_or(text.len(), |at| span.end + at);
+        let start = start
+            + (text[start..].len() - text[start..].trim_start().len()).min(span.start - start);
+
+        let head: Vec<char> = text[start..span.start].chars().collect();
+        let skipped = head.len().saturating_sub(Self::BEFORE);
+        let mut shown = String::from(if skipped > 0 { "..." } else { "" });
+        head[skipped..].iter().for_each(|&c| push_printable(&mut shown, c));
+        let indent = shown.chars().count();
+
+        let tail = text[span.start..end].trim_end();
+        tail.chars().take(Self::AFTER).for_each(|c| push_printable(&mut shown, c));
+        if tail.chars().count() > Self::AFTER {
+            shown.push_str("...");
+        }
+        let mut pointed = String::new();
+        text[span.clone()].chars().take(Self::AFTER).for_each(|c| push_printable(&mut pointed, c));
+        Self { text: shown, indent, width: pointed.chars().count().max(1) }
+    }
+}
+
+/// Nothing that a terminal or a log would act on: one column for each ASCII character, an escape
+/// for everything else.
+fn push_printable(to: &mut String, c: char) {
+    match c {
+        '\t' => to.push(' '),
+        ' '..='~' => to.push(c),
+        c => {
+            // Writing to a String can't fail.
+            let _ = write!(to, "{}", c.escape_default());
+        }
+    }
+}

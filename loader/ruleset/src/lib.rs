@@ -1,0 +1,60 @@
+//! The sfunnel rule language: rule text -> AST -> tables.
+//!
+//! ```text
+//! ip daddr 192.0.2.1 tcp dport { 443, 8080 } actions funnel tcp dport 80 sport 540
+//! ```
+//!
+//! [`compile`] is the one function that decides whether a ruleset is good. The webhook and the
+//! loader both call it, so what the webhook admits the loader accepts. The crate does no I/O and
+//! knows neither BPF nor Kubernetes.
+#![forbid(unsafe_code)]
+
+pub mod ast;
+mod diagnostic;
+mod interfaces;
+mod lexer;
+mod parser;
+mod shadow;
+mod tables;
+
+pub use ast::Ruleset;
+pub use diagnostic::{Diagnostic, Kind, Level};
+pub use interfaces::{InterfaceError, parse_interfaces};
+pub use parser::parse;
+pub use tables::Tables;
+
+/// Bytes of a ruleset, at the most: all annotations of an object together may have no more
+/// (`TotalAnnotationSizeLimitB` in Kubernetes' apimachinery).
+pub const MAX_TEXT: usize = 256 << 10;
+
+/// Bytes of a ruleset that fit in an environment variable, at the most. Linux takes strings of up
+/// to 128 KiB (`MAX_ARG_STRLEN`), which have to hold the variable's name, `=` and a NUL as well.
+pub const MAX_ENV_TEXT: usize = (128 << 10) - "SFUNNEL_EGRESS_RULESET=".len() - 1;
+
+/// A ruleset that can be loaded.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The rules, as they were understood. Its `Display` is the canonical text.
+    pub ruleset: Ruleset,
+    /// What the BPF maps will hold.
+    pub tables: Tables,
+    /// What is accepted but can't be what the author meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Compiles the text of a ruleset.
+///
+/// # Errors
+///
+/// The first mistake, with its place in the text.
+pub fn compile(text: &str) -> Result<Compiled, Diagnostic> {
+    let parsed = parse(text)?;
+    let axes: Vec<_> = parsed.ruleset.rules.iter().map(tables::rule_axes).collect();
+    let tables = Tables::build(&parsed.ruleset, &axes)
+        .map_err(|kind| Diagnostic::new(kind, text, parsed.rules[0].clone()))?;
+    let warnings = shadow::find(&axes)
+        .into_iter()
+        .map(|(rule, kind)| Diagnostic::new(kind, text, parsed.rules[rule].clone()))
+        .collect();
+    Ok(Compiled { ruleset: parsed.ruleset, tables, warnings })
+}

@@ -1,0 +1,23 @@
+//! Loads rulesets into the tc program and attaches it.
+//!
+//! ```text
+//! settings   flags and environment -> what to do
+//! object     compiled ruleset -> maps and a program in the kernel
+//! netlink    interfaces, the clsact qdisc, filters
+//! attach     programs -> interfaces, all or none
+//! show       what is attached where, and its counters
+//! ```
+//!
+//! A filter on clsact holds the program, and the program its maps, so nothing has to stay behind
+//! when the process ends.
+
+pub mod attach;
+pub mod netlink;
+pub mod netns;
+pub mod object;
+mod run;
+pub mod settings;
+pub mod show;
+mod sys;
+
+pub use run::{Failure, run};

@@ -1,0 +1,265 @@
+//! From a compiled ruleset to maps and a program in the kernel.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use abi::{Config, Counter, Interval, RuleEntry, SourceChunk, map_name};
+use aya::maps::MapData;
+use aya_obj::Object;
+use ruleset::Compiled;
+
+use crate::sys;
+
+/// The tc program, made by build.rs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sfunnel"));
+
+/// A value of a map, as its bytes lie there.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Value<T>(pub T);
+
+// SAFETY: the structures of `abi` are repr(C) integers without padding.
+unsafe impl aya::Pod for Value<Config> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Value<Counter> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Value<Interval> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Value<RuleEntry> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Value<SourceChunk> {}
+
+/// Why a ruleset did not get into the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// The object in this binary is broken.
+    #[error("the BPF object in this program is damaged: {0}; install it anew")]
+    Object(String),
+    /// A map could not be made or filled.
+    #[error("can't make the BPF map {map}: {error}{}", hint(.error))]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The verifier, or a missing privilege.
+    #[error("the kernel refuses the BPF program: {error}{}{}", hint(.error), verifier_log(.log))]
+    Program {
+        /// What the kernel said.
+        error: io::Error,
+        /// What the verifier said.
+        log: String,
+    },
+}
+
+impl ObjectError {
+    /// What the kernel answered.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::Object(_) => None,
+            Self::Map { error, .. } | Self::Program { error, .. } => Some(error),
+        }
+    }
+}
+
+/// Which privilege is missing, where that is the reason.
+pub(crate) fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            "; CAP_BPF and CAP_NET_ADMIN are needed, \
+             and before Linux 5.11 a RLIMIT_MEMLOCK of some MiB"
+        }
+        _ => "",
+    }
+}
+
+fn verifier_log(log: &str) -> String {
+    if log.is_empty() { String::new() } else { format!("\nthe verifier's log ends so:\n{log}") }
+}
+
+/// What an attachment is told besides its rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Bytes before the network header: 14 for Ethernet, 0 for a device such as tun.
+    pub link_header: u32,
+    /// Largest IP packet that may leave, in bytes; 0 on ingress.
+    pub mtu: u32,
+}
+
+/// A ruleset in the kernel. It goes when this value does, unless a filter holds the program.
+#[derive(Debug)]
+pub struct Program {
+    fd: OwnedFd,
+    maps: HashMap<&'static str, MapData>,
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Program {
+    /// Makes the maps of `compiled`, fills them and loads the program over them.
+    ///
+    /// # Errors
+    ///
+    /// See [`ObjectError`]; nothing is left behind.
+    pub fn load(compiled: &Compiled, link: Link) -> Result<Self, ObjectError> {
+        let mut object = Object::parse(OBJECT).map_err(|e| ObjectError::Object(e.to_string()))?;
+        let mut definitions = mem::take(&mut object.maps);
+        let maps = Maps::create(&mut definitions, compiled, link)?;
+        let fd = load_program(object, &definitions, &maps)?;
+        let source = maps.fd(map_name::SOURCE);
+        sys::bind_map(fd.as_fd(), source)
+            .map_err(|error| ObjectError::Map { map: map_name::SOURCE, error })?;
+        Ok(Self { fd, maps: maps.0 })
+    }
+
+    /// One of its maps.
+    pub fn map(&self, name: &str) -> Option<&MapData> {
+        self.maps.get(name)
+    }
+}
+
+/// Every map in the object. `SCRATCH` is the program's own.
+const MAPS: [&str; 8] = [
+    map_name::CONFIG,
+    map_name::INTERVALS,
+    map_name::BITS,
+    map_name::RULES,
+    map_name::RULE_COUNTERS,
+    map_name::REASONS,
+    map_name::SOURCE,
+    "SCRATCH",
+];
+
+/// The maps as the object describes them, by name.
+type Definitions = HashMap<String, aya_obj::Map>;
+
+struct Maps(HashMap<&'static str, MapData>);
+
+impl Maps {
+    /// Makes the maps, and enters into their definitions how many entries they have.
+    fn create(
+        definitions: &mut Definitions,
+        compiled: &Compiled,
+        link: Link,
+    ) -> Result<Self, ObjectError> {
+        let tables = &compiled.tables;
+        let config = Config { axes: tables.axes, link_header: link.link_header, mtu: link.mtu };
+        let source = chunks(&compiled.ruleset.to_string());
+
+        let mut maps = Self(HashMap::new());
+        for name in MAPS {
+            let definition = definitions
+                .get_mut(name)
+                .ok_or_else(|| ObjectError::Object(format!("it has no map {name}")))?;
+            let entries = match name {
+                map_name::INTERVALS => tables.intervals.len(),
+                map_name::BITS => tables.bits.len(),
+                map_name::RULES | map_name::RULE_COUNTERS => tables.rules.len(),
+                map_name::SOURCE => source.len(),
+                _ => definition.max_entries() as usize,
+            };
+            // The compiler keeps all of them far below 2^32.
+            definition.set_max_entries(entries as u32);
+            let map = MapData::create(definition.clone(), name, None)
+                .map_err(|error| ObjectError::Map { map: name, error: io_error(error) })?;
+            maps.0.insert(name, map);
+        }
+        maps.fill(map_name::CONFIG, [config])?;
+        maps.fill(map_name::INTERVALS, tables.intervals.iter().copied())?;
+        maps.fill(map_name::BITS, tables.bits.iter().copied())?;
+        maps.fill(map_name::RULES, tables.rules.iter().copied())?;
+        maps.fill(map_name::SOURCE, source)?;
+        Ok(maps)
+    }
+
+    fn fill<T>(
+        &self,
+        name: &'static str,
+        values: impl IntoIterator<Item = T>,
+    ) -> Result<(), ObjectError>
+    where
+        Value<T>: aya::Pod,
+    {
+        let values: Vec<Value<T>> = values.into_iter().map(Value).collect();
+        sys::fill_array(self.fd(name), &values)
+            .map_err(|error| ObjectError::Map { map: name, error })
+    }
+
+    fn fd(&self, name: &str) -> BorrowedFd<'_> {
+        self.0[name].fd().as_fd()
+    }
+}
+
+// SAFETY: an integer.
+unsafe impl aya::Pod for Value<u64> {}
+
+fn chunks(text: &str) -> Vec<SourceChunk> {
+    const LEN: usize = size_of::<SourceChunk>();
+    text.as_bytes()
+        .chunks(LEN)
+        .map(|part| {
+            let mut chunk = [0; LEN];
+            chunk[..part.len()].copy_from_slice(part);
+            chunk
+        })
+        .collect()
+}
+
+fn load_program(
+    mut object: Object,
+    definitions: &Definitions,
+    maps: &Maps,
+) -> Result<OwnedFd, ObjectError> {
+    let damaged = |what: &dyn std::fmt::Display| ObjectError::Object(what.to_string());
+    let text_sections: HashSet<usize> =
+        object.functions.keys().map(|&(section, _)| section).collect();
+    let fds = MAPS.iter().map(|&name| (name, maps.fd(name).as_raw_fd(), &definitions[name]));
+    object.relocate_maps(fds, &text_sections).map_err(|e| damaged(&e))?;
+    object.relocate_calls(&text_sections).map_err(|e| damaged(&e))?;
+
+    let name = abi::program_name();
+    let program = object.programs.get(name).ok_or_else(|| damaged(&"it has no classifier"))?;
+    let function = object
+        .functions
+        .get(&program.function_key())
+        .ok_or_else(|| damaged(&"its classifier has no instructions"))?;
+    let name = CString::new(name).map_err(|e| damaged(&e))?;
+    let load =
+        |log: &mut [u8]| sys::load_classifier(&name, &function.instructions, &program.license, log);
+    load(&mut []).or_else(|error| {
+        // Once more, for the log. It is long; the end tells.
+        let mut log = vec![0; 1 << 20];
+        let error = match load(&mut log) {
+            Ok(fd) => return Ok(fd),
+            Err(again) if again.raw_os_error() == error.raw_os_error() => again,
+            Err(_) => error,
+        };
+        Err(ObjectError::Program { error, log: tail(&log) })
+    })
+}
+
+/// The last lines of a NUL-terminated log.
+fn tail(log: &[u8]) -> String {
+    const LINES: usize = 12;
+    let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
+    let text = String::from_utf8_lossy(&log[..end]);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+fn io_error(error: aya::maps::MapError) -> io::Error {
+    match error {
+        aya::maps::MapError::CreateError { io_error, .. }
+        | aya::maps::MapError::IoError(io_error) => io_error,
+        aya::maps::MapError::SyscallError(error) => error.io_error,
+        other => io::Error::other(other),
+    }
+}

@@ -1,0 +1,263 @@
+//! The four commands.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{fmt, fs, thread};
+
+use nix::sys::resource::{Resource, setrlimit};
+use ruleset::{Compiled, Diagnostic, compile};
+
+use crate::attach::{self, AttachError, Rulesets};
+use crate::netlink::{Hook, Netlink};
+use crate::netns::{self, NetnsError};
+use crate::settings::{Command, Direction, RULESET_FILE, Settings, SettingsError, Source};
+use crate::show::{self, ShowError};
+
+/// Why a command did not do what it should. The last line of its text is the reason.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Flags and environment.
+    #[error("sfunnel-loader: {0}; see `sfunnel-loader --help`")]
+    Settings(#[from] SettingsError),
+    /// A ruleset.
+    #[error("{diagnostic}\nsfunnel-loader: {name} is refused at {}", .diagnostic.summary())]
+    Ruleset {
+        /// Where it came from.
+        name: String,
+        /// What is wrong.
+        diagnostic: Box<Diagnostic>,
+    },
+    /// No ruleset at all.
+    #[error(
+        "sfunnel-loader: there are no rules: set SFUNNEL_RULESET or SFUNNEL_EGRESS_RULESET, \
+         or mount {RULESET_FILE}"
+    )]
+    NoRuleset,
+    /// A ruleset's file.
+    #[error("sfunnel-loader: can't read the rules from {}: {error}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The network namespace.
+    #[error("sfunnel-loader: {0}")]
+    Netns(#[from] NetnsError),
+    /// Loading, attaching, removing.
+    #[error("sfunnel-loader: {0}")]
+    Attach(#[from] AttachError),
+    /// Showing.
+    #[error("sfunnel-loader: {0}")]
+    Show(#[from] ShowError),
+    /// A socket to the kernel.
+    #[error("sfunnel-loader: can't open a netlink socket: {0}")]
+    Netlink(io::Error),
+    /// Standard output.
+    #[error("sfunnel-loader: can't write to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// 2 for a mistake in rules, flags or environment, 1 for a machine that refuses.
+    pub fn exit_code(&self) -> ExitCode {
+        let users = match self {
+            Self::Settings(_) | Self::Ruleset { .. } | Self::NoRuleset | Self::File { .. } => true,
+            Self::Netns(error) => matches!(error, NetnsError::Missing { .. }),
+            Self::Attach(error) => error.is_users(),
+            Self::Show(_) | Self::Netlink(_) | Self::Output(_) => false,
+        };
+        ExitCode::from(if users { 2 } else { 1 })
+    }
+}
+
+/// Runs the command that `arguments` and the environment ask for.
+///
+/// # Errors
+///
+/// See [`Failure`].
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    let settings = match Settings::read(arguments, |name| std::env::var_os(name)) {
+        Ok(settings) => settings,
+        Err(SettingsError::Usage(asked)) if !asked.use_stderr() => return Ok(asked.print()?),
+        Err(error) => return Err(error.into()),
+    };
+    let log = Log { debug: settings.debug };
+    match settings.command {
+        Command::Check => return check(&settings),
+        Command::Load => return load(&settings, log),
+        Command::Clean | Command::Show { .. } => {}
+    }
+    if let Some(name) = &settings.netns {
+        netns::enter(name)?;
+    }
+    let mut netlink = Netlink::open().map_err(Failure::Netlink)?;
+    if let Command::Show { json } = settings.command {
+        return print(&show::show(&mut netlink, &settings.interfaces)?, json);
+    }
+    // What is down now may have been up when it was attached.
+    let interfaces = match settings.interfaces.as_slice() {
+        [] => netlink
+            .interfaces()
+            .map_err(|error| AttachError::Read { what: "the list of interfaces", error })?,
+        names => attach::select(&mut netlink, names)?,
+    };
+    let removed = attach::clean(&mut netlink, &interfaces)?;
+    for (interface, hook) in &removed {
+        log.say(format_args!("removed from {interface} {hook}"));
+    }
+    if removed.is_empty() {
+        log.say(format_args!("nothing was attached"));
+    }
+    Ok(())
+}
+
+/// Speaks on stderr, where a container's log is.
+#[derive(Clone, Copy)]
+struct Log {
+    debug: bool,
+}
+
+impl Log {
+    fn say(self, what: fmt::Arguments<'_>) {
+        eprintln!("sfunnel-loader: {what}");
+    }
+
+    fn debug(self, what: fmt::Arguments<'_>) {
+        if self.debug {
+            self.say(what);
+        }
+    }
+}
+
+/// What the settings say of each hook.
+struct Rules {
+    ingress: Option<Compiled>,
+    egress: Option<Compiled>,
+}
+
+impl Rules {
+    /// Reads and compiles everything, before anything in the kernel is touched.
+    fn read(settings: &Settings) -> Result<Self, Failure> {
+        let mounted = Path::new(RULESET_FILE);
+        let source = match &settings.ruleset {
+            Some(source) => Some(source.clone()),
+            None if mounted.exists() => Some(Source::File(mounted.into())),
+            None => None,
+        };
+        let ruleset = source.map(|source| read(&source)).transpose()?;
+        let egress_ruleset = settings.egress_ruleset.as_ref().map(read).transpose()?;
+        let (ingress, egress) = match settings.direction {
+            Direction::Ingress => (ruleset, egress_ruleset),
+            Direction::Egress => (None, egress_ruleset.or(ruleset)),
+            Direction::Both => (ruleset.clone(), egress_ruleset.or(ruleset)),
+        };
+        if ingress.is_none() && egress.is_none() {
+            return Err(Failure::NoRuleset);
+        }
+        Ok(Self { ingress, egress })
+    }
+
+    fn by_hook(&self) -> impl Iterator<Item = (Hook, &Compiled)> {
+        let both = [(Hook::Ingress, &self.ingress), (Hook::Egress, &self.egress)];
+        both.into_iter().filter_map(|(hook, rules)| Some((hook, rules.as_ref()?)))
+    }
+}
+
+fn read(source: &Source) -> Result<Compiled, Failure> {
+    let (text, name) = match source {
+        Source::Text(text, name) => (text.clone(), (*name).to_owned()),
+        Source::File(path) => {
+            let text = fs::read_to_string(path)
+                .map_err(|error| Failure::File { path: path.clone(), error })?;
+            (text, path.display().to_string())
+        }
+    };
+    compile(&text)
+        .map_err(|diagnostic| Failure::Ruleset { name, diagnostic: Box::new(diagnostic) })
+}
+
+fn check(settings: &Settings) -> Result<(), Failure> {
+    let rules = Rules::read(settings)?;
+    let mut out = io::stdout().lock();
+    for (hook, compiled) in rules.by_hook() {
+        for warning in &compiled.warnings {
+            eprintln!("{warning}");
+        }
+        let rules = &compiled.ruleset.rules;
+        writeln!(out, "# {hook}: {} rule{}", rules.len(), if rules.len() == 1 { "" } else { "s" })?;
+        write!(out, "{}", compiled.ruleset)?;
+    }
+    Ok(())
+}
+
+fn load(settings: &Settings, log: Log) -> Result<(), Failure> {
+    let rules = Rules::read(settings)?;
+    for (hook, compiled) in rules.by_hook() {
+        for warning in &compiled.warnings {
+            eprintln!("{warning}");
+        }
+        for rule in &compiled.ruleset.rules {
+            log.debug(format_args!("{hook}: {rule}"));
+        }
+        let tables = &compiled.tables;
+        log.debug(format_args!(
+            "{hook}: {} intervals, {} words of rule bits",
+            tables.intervals.len(),
+            tables.bits.len()
+        ));
+    }
+    if let Some(name) = &settings.netns {
+        netns::enter(name)?;
+    }
+    // Kernels before 5.11 count maps as locked memory. Where the limit may not be raised, the map
+    // that does not fit will say so.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+
+    let mut netlink = Netlink::open().map_err(Failure::Netlink)?;
+    let mut attempt = 1;
+    let interfaces = loop {
+        let result = attach::select(&mut netlink, &settings.interfaces).and_then(|interfaces| {
+            let rulesets =
+                Rulesets { ingress: rules.ingress.as_ref(), egress: rules.egress.as_ref() };
+            attach::attach(&mut netlink, &interfaces, rulesets)?;
+            Ok(interfaces)
+        });
+        match result {
+            Ok(interfaces) => break interfaces,
+            Err(error) if error.may_pass() && attempt < settings.attempts => {
+                log.say(format_args!(
+                    "attempt {attempt} of {}: {error}; next in {:?}",
+                    settings.attempts, settings.retry_delay
+                ));
+                attempt += 1;
+                thread::sleep(settings.retry_delay);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    for interface in interfaces {
+        for (hook, compiled) in rules.by_hook() {
+            let count = compiled.ruleset.rules.len();
+            log.say(format_args!("attached to {} {hook}, rules: {count}", interface.name));
+        }
+    }
+    Ok(())
+}
+
+fn print(attached: &[show::Attached], json: bool) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, attached).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else if attached.is_empty() {
+        writeln!(out, "nothing is attached")?;
+    } else {
+        for attached in attached {
+            write!(out, "{attached}")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! What is attached where, and its counters.
+
+use std::fmt;
+use std::io;
+
+use abi::{Counter, Reason, SourceChunk, map_name};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::programs::loaded_programs;
+use serde::Serialize;
+
+use crate::attach::is_ours;
+use crate::netlink::{Hook, Netlink};
+use crate::object::Value;
+
+/// One attached program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attached {
+    /// The interface's name.
+    pub interface: String,
+    /// Where on it.
+    pub hook: Hook,
+    /// The number of the BPF program.
+    pub program: u32,
+    /// Its rules in order.
+    pub rules: Vec<Rule>,
+    /// Packets that a rule was not carried out on, by reason.
+    pub not_done: Vec<NotDone>,
+}
+
+/// A rule, and what it was carried out on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// Canonical text.
+    pub rule: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, from the IP header on, as they arrived.
+    pub bytes: u64,
+}
+
+/// A reason, and how often it was met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotDone {
+    /// One of [`Reason`]'s labels.
+    pub reason: &'static str,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// Why the kernel's state can't be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum ShowError {
+    /// rtnetlink.
+    #[error("can't read {what} from the kernel: {error}")]
+    Netlink {
+        /// What was asked.
+        what: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+    /// The maps of a program that another process loaded.
+    #[error(
+        "{interface} {hook}: BPF program {program} is attached, but its maps can't be read: {error}; \
+         CAP_SYS_ADMIN is needed for that"
+    )]
+    Maps {
+        /// The interface.
+        interface: String,
+        /// Where on it.
+        hook: Hook,
+        /// The program's number.
+        program: u32,
+        /// What went wrong.
+        error: String,
+    },
+}
+
+/// Everything of ours on the interfaces named, or on all.
+///
+/// # Errors
+///
+/// See [`ShowError`].
+pub fn show(netlink: &mut Netlink, names: &[String]) -> Result<Vec<Attached>, ShowError> {
+    let interfaces = netlink
+        .interfaces()
+        .map_err(|error| ShowError::Netlink { what: "the list of interfaces", error })?;
+    let mut shown = Vec::new();
+    for interface in interfaces {
+        if !names.is_empty() && !names.contains(&interface.name) {
+            continue;
+        }
+        for hook in [Hook::Ingress, Hook::Egress] {
+            let filters = netlink
+                .filters(interface.index, hook)
+                .map_err(|error| ShowError::Netlink { what: "the list of filters", error })?;
+            let Some(program) = filters.iter().find(|f| is_ours(f)).and_then(|f| f.program) else {
+                continue;
+            };
+            let (rules, not_done) = read_maps(program).map_err(|error| ShowError::Maps {
+                interface: interface.name.clone(),
+                hook,
+                program,
+                error,
+            })?;
+            shown.push(Attached {
+                interface: interface.name.clone(),
+                hook,
+                program,
+                rules,
+                not_done,
+            });
+        }
+    }
+    Ok(shown)
+}
+
+/// The rules and the counters of a program, out of its maps.
+fn read_maps(program: u32) -> Result<(Vec<Rule>, Vec<NotDone>), String> {
+    let text = |error: &dyn fmt::Display| error.to_string();
+    let mut ids = Vec::new();
+    for info in loaded_programs() {
+        let info = info.map_err(|e| text(&e))?;
+        if info.id() == program {
+            ids = info.map_ids().map_err(|e| text(&e))?.unwrap_or_default();
+        }
+    }
+    let (mut source, mut counters, mut reasons) = (None, None, None);
+    for id in ids {
+        let map = MapData::from_id(id).map_err(|e| text(&e))?;
+        let info = map.info().map_err(|e| text(&e))?;
+        match info.name_as_str() {
+            Some(map_name::SOURCE) => source = Some(map),
+            Some(map_name::RULE_COUNTERS) => counters = Some(map),
+            Some(map_name::REASONS) => reasons = Some(map),
+            _ => {}
+        }
+    }
+    let (Some(source), Some(counters), Some(reasons)) = (source, counters, reasons) else {
+        return Err("it has not the maps of this version".into());
+    };
+    let source =
+        Array::<_, Value<SourceChunk>>::try_from(Map::Array(source)).map_err(|e| text(&e))?;
+    let counters = PerCpuArray::<_, Value<Counter>>::try_from(Map::PerCpuArray(counters))
+        .map_err(|e| text(&e))?;
+    let reasons =
+        PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(reasons)).map_err(|e| text(&e))?;
+
+    let mut canonical = Vec::new();
+    for chunk in source.iter() {
+        canonical.extend(chunk.map_err(|e| text(&e))?.0);
+    }
+    let canonical = String::from_utf8(canonical).map_err(|e| text(&e))?;
+    let mut rules = Vec::new();
+    for (index, rule) in (0..).zip(canonical.trim_end_matches('\0').lines()) {
+        let values = counters.get(&index, 0).map_err(|e| text(&e))?;
+        let sum = |field: fn(&Counter) -> u64| values.iter().map(|Value(c)| field(c)).sum();
+        rules.push(Rule {
+            rule: rule.to_owned(),
+            packets: sum(|counter| counter.packets),
+            bytes: sum(|counter| counter.bytes),
+        });
+    }
+    let mut not_done = Vec::new();
+    for &reason in Reason::ALL {
+        let values = reasons.get(&(reason as u32), 0).map_err(|e| text(&e))?;
+        not_done.push(NotDone { reason: reason.label(), packets: values.iter().sum() });
+    }
+    Ok((rules, not_done))
+}
+
+impl fmt::Display for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {} (BPF program {})", self.interface, self.hook, self.program)?;
+        writeln!(f, "  {:>12} {:>14}  rule", "packets", "bytes")?;
+        for Rule { rule, packets, bytes } in &self.rules {
+            writeln!(f, "  {packets:>12} {bytes:>14}  {rule}")?;
+        }
+        for NotDone { reason, packets } in self.not_done.iter().filter(|n| n.packets > 0) {
+            writeln!(f, "  {packets:>12} {:>14}  not done: {reason}", "")?;
+        }
+        Ok(())
+    }
+}
