@@ -1,0 +1,315 @@
+//! A certificate authority in memory.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use crate::{Name, Pair, PairError, Validity};
+
+/// A CA: its certificate and the key that signs server certificates.
+#[derive(Debug)]
+pub struct Authority {
+    certificate: CertificateDer<'static>,
+    certificate_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    validity: Validity,
+}
+
+/// Why a CA can't be made, read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The library that writes certificates refuses.
+    #[error("issuing a certificate: {0}")]
+    Issue(#[from] rcgen::Error),
+    /// A server certificate without a name is good for nothing.
+    #[error("a server certificate needs at least one name")]
+    NoName,
+    /// The text of the CA certificate is no PEM certificate.
+    #[error("the CA certificate is no PEM certificate: {0}")]
+    Pem(#[source] rustls::pki_types::pem::Error),
+    /// The CA certificate is not X.509.
+    #[error("the CA certificate can't be read: {0}")]
+    Certificate(#[source] x509_parser::nom::Err<x509_parser::error::X509Error>),
+    /// The certificate may not sign others (RFC 5280, sections 4.2.1.3 and 4.2.1.9).
+    #[error("the certificate is not a CA's: it lacks the CA flag or the key usage keyCertSign")]
+    NotAuthority,
+    /// The text of the CA key is no PEM key.
+    #[error("the CA key is no PEM private key: {0}")]
+    Key(#[source] rcgen::Error),
+    /// The CA key belongs to another certificate.
+    #[error("the CA key is not the one of the CA certificate")]
+    Mismatch,
+    /// What was issued is no pair.
+    #[error("the issued certificate is unusable: {0}")]
+    Pair(#[from] PairError),
+}
+
+impl Authority {
+    /// A new CA with a key of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no random numbers.
+    pub fn new(common_name: &str, validity: Validity) -> Result<Self, AuthorityError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = params(common_name, validity);
+        // It signs servers' certificates and no further CA's.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let certificate = params.self_signed(&key)?;
+        Ok(Self {
+            certificate: certificate.der().clone(),
+            certificate_pem: certificate.pem(),
+            issuer: Issuer::new(params, key),
+            validity,
+        })
+    }
+
+    /// A CA from its PEM certificate and its PEM key, as [`Self::certificate_pem`] and
+    /// [`Self::key_pem`] gave them.
+    ///
+    /// # Errors
+    ///
+    /// When one can't be read, they don't belong together or the certificate is not a CA's.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .map_err(AuthorityError::Pem)?;
+        let key = KeyPair::from_pem(key_pem).map_err(AuthorityError::Key)?;
+        let (_, parsed) =
+            X509Certificate::from_der(&certificate).map_err(AuthorityError::Certificate)?;
+        let may_sign =
+            parsed.key_usage().ok().flatten().is_some_and(|usage| usage.value.key_cert_sign());
+        if !parsed.is_ca() || !may_sign {
+            return Err(AuthorityError::NotAuthority);
+        }
+        if parsed.public_key().raw != key.subject_public_key_info() {
+            return Err(AuthorityError::Mismatch);
+        }
+        let validity = Validity::from(parsed.validity());
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        Ok(Self { certificate_pem: certificate_pem.to_owned(), certificate, issuer, validity })
+    }
+
+    /// Issues a server certificate with a new key. It doesn't outlive the CA.
+    ///
+    /// # Errors
+    ///
+    /// When `names` is empty or a name has no form that a certificate can hold.
+    pub fn issue(&self, names: &[Name], validity: Validity) -> Result<Pair, AuthorityError> {
+        let first = names.first().ok_or(AuthorityError::NoName)?;
+        let mut params = params(&common_name(first), validity.within(self.validity));
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names = names
+            .iter()
+            .filter_map(|name| match name {
+                ServerName::DnsName(name) => Some(name.as_ref().try_into().map(SanType::DnsName)),
+                ServerName::IpAddress(address) => Some(Ok(SanType::IpAddress((*address).into()))),
+                // The type is open for kinds to come; none can be asked for by text today.
+                _ => None,
+            })
+            .collect::<Result<_, rcgen::Error>>()?;
+
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let leaf = params.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Ok(Pair::new(vec![leaf.into()], key, &default_provider())?)
+    }
+
+    /// The CA certificate, for a client's trust store.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The CA certificate as PEM: what belongs in a webhook configuration's `caBundle`.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The CA key as PEM (PKCS #8). Whoever has it can pose as the webhook.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// From when until when the CA is good.
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+}
+
+fn params(common_name: &str, validity: Validity) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.not_before = validity.not_before;
+    params.not_after = validity.not_after;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+}
+
+/// The subject's common name is for people; clients look at the subject alternative names alone. It
+/// may have 64 characters (RFC 5280, ub-common-name).
+fn common_name(name: &Name) -> String {
+    name.to_str().chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::UnixTime;
+    use time::{Duration, OffsetDateTime};
+    use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
+
+    use super::*;
+    use crate::CLOCK_SKEW;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
+
+    fn names(names: &[&str]) -> Vec<Name> {
+        names.iter().map(|name| Name::try_from(name.to_string()).unwrap()).collect()
+    }
+
+    fn authority() -> Authority {
+        Authority::new("test CA", Validity::starting(NOW, Duration::days(10))).unwrap()
+    }
+
+    /// What a TLS client that trusts `authority` says.
+    fn verify(
+        authority: &Authority,
+        pair: &Pair,
+        name: &str,
+        at: OffsetDateTime,
+    ) -> Result<(), rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate().clone()).unwrap();
+        let provider = Arc::new(default_provider());
+        let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            at.unix_timestamp().try_into().unwrap(),
+        ));
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .unwrap()
+            .verify_server_cert(
+                &pair.chain()[0],
+                &pair.chain()[1..],
+                &Name::try_from(name.to_owned()).unwrap(),
+                &[],
+                at,
+            )
+            .map(|_| ())
+    }
+
+    #[test]
+    fn clients_accept_the_leaf_for_its_names_alone() {
+        let authority = authority();
+        let sans = ["sfunnel-webhook.sfunnel-system.svc", "127.0.0.1", "::1"];
+        let pair =
+            authority.issue(&names(&sans), Validity::starting(NOW, Duration::days(1))).unwrap();
+        for name in sans {
+            verify(&authority, &pair, name, NOW).unwrap();
+        }
+        for other in ["localhost", "127.0.0.2"] {
+            let error = verify(&authority, &pair, other, NOW).unwrap_err();
+            assert!(error.to_string().contains("not valid for name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn clients_accept_the_leaf_in_its_time_alone() {
+        let authority = authority();
+        let validity = Validity::starting(NOW, Duration::days(1));
+        let pair = authority.issue(&names(&["localhost"]), validity).unwrap();
+        let check = |at| verify(&authority, &pair, "localhost", at);
+        check(NOW - CLOCK_SKEW).unwrap();
+        check(NOW + Duration::days(1)).unwrap();
+        assert!(check(NOW - CLOCK_SKEW - Duration::SECOND).is_err());
+        assert!(check(NOW + Duration::days(1) + Duration::SECOND).is_err());
+    }
+
+    #[test]
+    fn clients_refuse_another_authoritys_leaf() {
+        let validity = Validity::starting(NOW, Duration::days(1));
+        let pair = authority().issue(&names(&["localhost"]), validity).unwrap();
+        assert!(verify(&authority(), &pair, "localhost", NOW).is_err());
+    }
+
+    #[test]
+    fn keys_are_p256_and_usages_are_the_least() {
+        let authority = authority();
+        let pair = authority.issue(&names(&["localhost"]), authority.validity()).unwrap();
+        let (_, ca) = X509Certificate::from_der(authority.certificate()).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&pair.chain()[0]).unwrap();
+        for certificate in [&ca, &leaf] {
+            let algorithm = &certificate.public_key().algorithm;
+            assert_eq!(algorithm.algorithm, OID_KEY_TYPE_EC_PUBLIC_KEY);
+            let curve = algorithm.parameters.as_ref().unwrap().as_oid().unwrap();
+            assert_eq!(curve, OID_EC_P256);
+        }
+        let constraints = ca.basic_constraints().unwrap().unwrap();
+        assert!(constraints.critical && constraints.value.ca);
+        assert_eq!(constraints.value.path_len_constraint, Some(0));
+        let usage = ca.key_usage().unwrap().unwrap().value;
+        assert!(usage.key_cert_sign() && !usage.digital_signature());
+        assert!(!leaf.is_ca());
+        let usage = leaf.key_usage().unwrap().unwrap().value;
+        assert!(usage.digital_signature() && !usage.key_cert_sign());
+        let usage = leaf.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.server_auth && !usage.client_auth && !usage.any);
+    }
+
+    #[test]
+    fn a_leaf_ends_with_its_authority() {
+        let authority = authority();
+        let pair = authority
+            .issue(&names(&["localhost"]), Validity::starting(NOW, Duration::days(1_000)))
+            .unwrap();
+        assert_eq!(pair.validity(), authority.validity());
+    }
+
+    #[test]
+    fn an_authority_survives_pem() {
+        let old = authority();
+        let new = Authority::from_pem(old.certificate_pem(), &old.key_pem()).unwrap();
+        assert_eq!(new.validity(), old.validity());
+        let pair = new.issue(&names(&["localhost"]), new.validity()).unwrap();
+        verify(&old, &pair, "localhost", NOW).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_authority_is_refused() {
+        let (one, other) = (authority(), authority());
+        let check = |certificate: &str, key: &str| {
+            Authority::from_pem(certificate, key).unwrap_err().to_string()
+        };
+        assert_eq!(
+            check(one.certificate_pem(), &other.key_pem()),
+            "the CA key is not the one of the CA certificate"
+        );
+        assert!(check("", &one.key_pem()).starts_with("the CA certificate is no PEM certificate"));
+        assert!(check(one.certificate_pem(), "").starts_with("the CA key is no PEM private key"));
+
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let leaf = params("leaf", one.validity()).self_signed(&key).unwrap();
+        assert_eq!(
+            check(&leaf.pem(), &key.serialize_pem()),
+            "the certificate is not a CA's: it lacks the CA flag or the key usage keyCertSign"
+        );
+    }
+
+    #[test]
+    fn a_leaf_needs_a_name() {
+        let authority = authority();
+        let error = authority.issue(&[], authority.validity()).unwrap_err();
+        assert!(matches!(error, AuthorityError::NoName));
+    }
+}

@@ -1,0 +1,218 @@
+//! Certificates from files, as cert-manager or a mounted Secret leaves them.
+
+use std::path::{Path, PathBuf};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
+
+use crate::{Pair, PairError, Validity};
+
+/// A certificate or key file that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct FileError {
+    /// What the file should hold.
+    pub part: Part,
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What a file should hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The certificate chain.
+    Certificate,
+    /// The private key.
+    Key,
+}
+
+/// What is wrong with a certificate or key file.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// It can't be read.
+    #[error("{0}")]
+    Read(#[source] std::io::Error),
+    /// No certificate in it.
+    #[error("holds no PEM certificate (-----BEGIN CERTIFICATE-----)")]
+    NoCertificate,
+    /// No private key in it.
+    #[error("holds no PEM private key (-----BEGIN PRIVATE KEY-----)")]
+    NoKey,
+    /// Broken PEM.
+    #[error("is not valid PEM: {0}")]
+    Pem(#[source] pem::Error),
+    /// The chain and the key are no pair.
+    #[error("{0}")]
+    Pair(#[source] PairError),
+    /// Its time is over. API servers would refuse every call.
+    #[error("the certificate expired at {0}; renew it")]
+    Expired(OffsetDateTime),
+    /// Its time has not come. API servers would refuse every call.
+    #[error("the certificate is not valid before {0}; check this machine's clock")]
+    NotYetValid(OffsetDateTime),
+}
+
+/// Loads a PEM certificate chain (leaf first) and a PEM key (PKCS #8, SEC1 or PKCS #1).
+///
+/// # Errors
+///
+/// The file at fault and what is wrong with it. A certificate that is not valid at `now` is an error:
+/// no client would take it.
+pub fn load(
+    certificate: &Path,
+    key: &Path,
+    now: OffsetDateTime,
+    provider: &CryptoProvider,
+) -> Result<Pair, FileError> {
+    let at = |part| {
+        move |problem| FileError {
+            part,
+            path: match part {
+                Part::Certificate => certificate.to_owned(),
+                Part::Key => key.to_owned(),
+            },
+            problem,
+        }
+    };
+    let chain = chain(certificate).map_err(at(Part::Certificate))?;
+    let private_key = private_key(key).map_err(at(Part::Key))?;
+    let pair = Pair::new(chain, private_key, provider).map_err(|error| {
+        let part = match error {
+            PairError::NoCertificate | PairError::Certificate(_) => Part::Certificate,
+            PairError::Mismatch | PairError::Key(_) => Part::Key,
+        };
+        at(part)(Problem::Pair(error))
+    })?;
+    let Validity { not_before, not_after } = pair.validity();
+    if now > not_after {
+        return Err(at(Part::Certificate)(Problem::Expired(not_after)));
+    }
+    if now < not_before {
+        return Err(at(Part::Certificate)(Problem::NotYetValid(not_before)));
+    }
+    Ok(pair)
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let text = std::fs::read(path).map_err(Problem::Read)?;
+    let chain = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Problem::Pem)?;
+    if chain.is_empty() {
+        return Err(Problem::NoCertificate);
+    }
+    Ok(chain)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
+    let text = std::fs::read(path).map_err(Problem::Read)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound => Problem::NoKey,
+        other => Problem::Pem(other),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::crypto::ring::default_provider;
+    use tempfile::TempDir;
+    use time::Duration;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
+
+    /// A folder with `tls.crt` and `tls.key`, good from a day before to a day after [`NOW`].
+    struct Files(TempDir);
+
+    impl Files {
+        fn new() -> Self {
+            let files = Self(TempDir::new().unwrap());
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+            params.not_before = NOW - Duration::DAY;
+            params.not_after = NOW + Duration::DAY;
+            files.write("tls.crt", &params.self_signed(&key).unwrap().pem());
+            files.write("tls.key", &key.serialize_pem());
+            files
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            std::fs::write(self.path(name), text).unwrap();
+        }
+
+        fn load(&self, now: OffsetDateTime) -> Result<Pair, FileError> {
+            let (certificate, key) = (self.path("tls.crt"), self.path("tls.key"));
+            load(&certificate, &key, now, &default_provider())
+        }
+
+        /// The error's text, less the folder.
+        #[track_caller]
+        fn refusal(&self, now: OffsetDateTime) -> String {
+            let text = self.load(now).unwrap_err().to_string();
+            let folder = format!("{}/", self.0.path().display());
+            text.strip_prefix(&folder).unwrap().to_owned()
+        }
+    }
+
+    #[test]
+    fn a_good_pair_loads() {
+        let files = Files::new();
+        let pair = files.load(NOW).unwrap();
+        assert_eq!(pair.chain().len(), 1);
+        assert_eq!(pair.validity().not_after, NOW + Duration::DAY);
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_reason() {
+        let (files, other) = (Files::new(), Files::new());
+        std::fs::copy(other.path("tls.key"), files.path("tls.key")).unwrap();
+        assert_eq!(
+            files.refusal(NOW),
+            "tls.key: the key is not the one that the first certificate was issued for"
+        );
+
+        let files = Files::new();
+        files.write("tls.key", "nothing of the kind\n");
+        assert_eq!(
+            files.refusal(NOW),
+            "tls.key: holds no PEM private key (-----BEGIN PRIVATE KEY-----)"
+        );
+        files.write("tls.crt", "");
+        assert_eq!(
+            files.refusal(NOW),
+            "tls.crt: holds no PEM certificate (-----BEGIN CERTIFICATE-----)"
+        );
+        files.write("tls.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n");
+        assert!(files.refusal(NOW).starts_with("tls.crt: is not valid PEM: "));
+        files.write("tls.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        std::fs::copy(other.path("tls.key"), files.path("tls.key")).unwrap();
+        let text = files.refusal(NOW);
+        assert!(text.starts_with("tls.crt: the first certificate can't be read: "), "{text}");
+        std::fs::remove_file(files.path("tls.crt")).unwrap();
+        assert_eq!(files.refusal(NOW), "tls.crt: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn a_certificate_out_of_its_time_is_refused() {
+        let files = Files::new();
+        assert_eq!(
+            files.refusal(NOW + Duration::days(2)),
+            "tls.crt: the certificate expired at 2024-10-05 0:00:00.0 +00:00:00; renew it"
+        );
+        assert_eq!(
+            files.refusal(NOW - Duration::days(2)),
+            "tls.crt: the certificate is not valid before 2024-10-03 0:00:00.0 +00:00:00; \
+             check this machine's clock"
+        );
+    }
+}

@@ -1,0 +1,73 @@
+//! A certificate chain and the key of its first certificate.
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use crate::Validity;
+
+/// A server's certificate chain, leaf first, and the leaf's private key. The key is known to fit.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    certified: Arc<CertifiedKey>,
+    validity: Validity,
+}
+
+/// Why a chain and a key are no pair.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    /// The chain has no certificate.
+    #[error("the chain holds no certificate")]
+    NoCertificate,
+    /// The leaf is not an X.509 certificate.
+    #[error("the first certificate can't be read: {0}")]
+    Certificate(#[source] x509_parser::nom::Err<x509_parser::error::X509Error>),
+    /// The key belongs to another certificate.
+    #[error("the key is not the one that the first certificate was issued for")]
+    Mismatch,
+    /// The key is of a kind that rustls can't sign with.
+    #[error("the key can't be used: {0}")]
+    Key(#[source] rustls::Error),
+}
+
+impl Pair {
+    /// Joins a chain (leaf first) and a key.
+    ///
+    /// # Errors
+    ///
+    /// When the chain is empty or unreadable, or the key doesn't fit.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        provider: &CryptoProvider,
+    ) -> Result<Self, PairError> {
+        let leaf = chain.first().ok_or(PairError::NoCertificate)?;
+        let (_, leaf) = X509Certificate::from_der(leaf).map_err(PairError::Certificate)?;
+        let validity = Validity::from(leaf.validity());
+        let certified =
+            CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => PairError::Mismatch,
+                other => PairError::Key(other),
+            })?;
+        Ok(Self { certified: Arc::new(certified), validity })
+    }
+
+    /// What rustls presents to a client.
+    pub fn certified_key(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
+    }
+
+    /// The chain, leaf first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    /// From when until when the leaf is good.
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+}

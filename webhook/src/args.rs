@@ -1,0 +1,283 @@
+//! The command line. Every flag has an environment variable, `SFUNNEL_` and its name.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use certs::Name;
+use clap::Parser;
+use clap::builder::RangedU64ValueParser;
+use tracing::level_filters::LevelFilter;
+
+use crate::http::Admission;
+use crate::log::Format;
+use crate::serve::Options;
+use crate::settings::{Settings, SettingsError};
+use crate::tls::{DEFAULT_NAMES, Source};
+
+/// Mutating admission webhook that adds the init container sfunnel-loader to annotated pods.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sfunnel-webhook", version)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
+    serve: ServeArgs,
+
+    /// The form of log lines.
+    #[arg(long, env = "SFUNNEL_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: Format,
+
+    /// The least important lines that are logged: error, warn, info, debug or trace.
+    #[arg(long, env = "SFUNNEL_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: LevelFilter,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsArgs {
+    /// PEM file with the server's certificate, and those of its issuers after it.
+    #[arg(long, env = "SFUNNEL_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+
+    /// PEM file with the key of --tls-cert.
+    #[arg(long, env = "SFUNNEL_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+
+    /// Use a certificate of a CA that is made at start, instead of files.
+    #[arg(long, env = "SFUNNEL_SELF_SIGNED")]
+    self_signed: bool,
+
+    /// DNS name or IP address that the self-signed certificate is good for. Repeat it, or separate
+    /// names by commas. [default: sfunnel-webhook.sfunnel-system.svc,localhost,127.0.0.1]
+    #[arg(long, env = "SFUNNEL_SELF_SIGNED_NAME", value_name = "NAME", value_delimiter = ',', value_parser = name)]
+    self_signed_name: Vec<Name>,
+
+    /// File to which the CA certificate of --self-signed is written, for clients to trust.
+    #[arg(long, env = "SFUNNEL_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Server")]
+struct ServeArgs {
+    /// Address of the TLS port, where POST /mutate is answered. Port 0 picks a free one.
+    #[arg(long, env = "SFUNNEL_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+
+    /// Address of the plain port, where /healthz and /readyz are answered. Port 0 picks a free one.
+    #[arg(
+        long,
+        env = "SFUNNEL_HEALTH_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    health_listen: SocketAddr,
+
+    /// Bytes of a request's body, at the most.
+    #[arg(long, env = "SFUNNEL_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 7 << 20, value_parser = in_range(64 << 10, 64 << 20))]
+    max_body_bytes: u64,
+
+    /// Connections, at the most.
+    #[arg(long, env = "SFUNNEL_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 1024, value_parser = in_range(1, 1 << 20))]
+    max_connections: u64,
+
+    /// Seconds for a TLS handshake.
+    #[arg(long, env = "SFUNNEL_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
+    handshake_timeout: u64,
+
+    /// Seconds for a request's header.
+    #[arg(long, env = "SFUNNEL_HEADER_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
+    header_timeout: u64,
+
+    /// Seconds for a request's body.
+    #[arg(long, env = "SFUNNEL_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
+    body_timeout: u64,
+
+    /// Seconds from SIGTERM until no more connections are accepted. /readyz fails meanwhile.
+    #[arg(long, env = "SFUNNEL_DRAIN_DELAY", value_name = "SECONDS", default_value_t = 5, value_parser = in_range(0, 300))]
+    drain_delay: u64,
+
+    /// Seconds after that for requests in flight. Together with --drain-delay it should stay below the
+    /// pod's terminationGracePeriodSeconds.
+    #[arg(long, env = "SFUNNEL_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value_t = 20, value_parser = in_range(0, 300))]
+    shutdown_timeout: u64,
+}
+
+/// Flags that make no sense together.
+#[derive(Debug, thiserror::Error)]
+pub enum ArgsError {
+    /// No certificate.
+    #[error("no certificate: give --tls-cert and --tls-key, or --self-signed")]
+    NoCertificate,
+    /// One file without the other.
+    #[error("{given} needs {missing} as well")]
+    HalfPair {
+        /// The flag that is there.
+        given: &'static str,
+        /// The flag that is not.
+        missing: &'static str,
+    },
+    /// Two certificates.
+    #[error("--self-signed and --tls-cert exclude each other; give one of them")]
+    TwoCertificates,
+    /// A flag that only --self-signed reads.
+    #[error("{0} does nothing without --self-signed")]
+    OnlySelfSigned(&'static str),
+    /// Both ports are one.
+    #[error("--listen and --health-listen are both {0}; give them different ports")]
+    SamePort(SocketAddr),
+    /// The loader's settings contradict each other.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+/// A command line that makes sense.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the certificate comes from.
+    pub tls: Source,
+    /// What is served.
+    pub admission: Admission,
+    /// How it is served.
+    pub options: Options,
+}
+
+impl Args {
+    /// Checks what no flag shows by itself.
+    ///
+    /// # Errors
+    ///
+    /// The flags that contradict each other, or are missing.
+    pub fn config(self) -> Result<Config, ArgsError> {
+        self.settings.check()?;
+        let Self { settings, tls, serve, .. } = self;
+        if serve.listen == serve.health_listen && serve.listen.port() != 0 {
+            return Err(ArgsError::SamePort(serve.listen));
+        }
+        Ok(Config {
+            tls: tls.source()?,
+            admission: Admission {
+                settings,
+                max_body: serve.max_body_bytes as usize,
+                body_timeout: Duration::from_secs(serve.body_timeout),
+            },
+            options: Options {
+                listen: serve.listen,
+                health_listen: serve.health_listen,
+                max_connections: serve.max_connections as usize,
+                handshake_timeout: Duration::from_secs(serve.handshake_timeout),
+                header_timeout: Duration::from_secs(serve.header_timeout),
+                drain_delay: Duration::from_secs(serve.drain_delay),
+                shutdown_timeout: Duration::from_secs(serve.shutdown_timeout),
+            },
+        })
+    }
+}
+
+impl TlsArgs {
+    fn source(self) -> Result<Source, ArgsError> {
+        let half = |given, missing| Err(ArgsError::HalfPair { given, missing });
+        match (self.tls_cert, self.tls_key, self.self_signed) {
+            (None, None, false) => Err(ArgsError::NoCertificate),
+            (None, None, true) => Ok(Source::SelfSigned {
+                names: match self.self_signed_name {
+                    names if names.is_empty() => DEFAULT_NAMES.into_iter().flat_map(name).collect(),
+                    names => names,
+                },
+                ca_file: self.ca_file,
+            }),
+            (_, _, true) => Err(ArgsError::TwoCertificates),
+            (Some(_), None, false) => half("--tls-cert", "--tls-key"),
+            (None, Some(_), false) => half("--tls-key", "--tls-cert"),
+            (Some(_), Some(_), false) if self.ca_file.is_some() => {
+                Err(ArgsError::OnlySelfSigned("--ca-file"))
+            }
+            (Some(_), Some(_), false) if !self.self_signed_name.is_empty() => {
+                Err(ArgsError::OnlySelfSigned("--self-signed-name"))
+            }
+            (Some(certificate), Some(key), false) => Ok(Source::Files { certificate, key }),
+        }
+    }
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    Name::try_from(text.to_owned()).map_err(|_| "neither a DNS name nor an IP address".to_owned())
+}
+
+fn in_range(min: u64, max: u64) -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(min..=max)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn config(flags: &[&str]) -> Result<Config, String> {
+        let flags = ["sfunnel-webhook", "--loader-image", "loader:1"].iter().chain(flags);
+        let args = Args::try_parse_from(flags).map_err(|error| error.to_string())?;
+        args.config().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_variable() {
+        for arg in Args::command().get_arguments() {
+            let flag = arg.get_long().unwrap();
+            let variable = format!("SFUNNEL_{}", flag.replace('-', "_").to_uppercase());
+            assert_eq!(arg.get_env().unwrap(), variable.as_str(), "--{flag}");
+        }
+    }
+
+    #[test]
+    fn self_signed_has_default_names() {
+        let Source::SelfSigned { names, ca_file } = config(&["--self-signed"]).unwrap().tls else {
+            panic!("not self-signed")
+        };
+        let names: Vec<_> = names.iter().map(|name| name.to_str()).collect();
+        assert_eq!(names, DEFAULT_NAMES);
+        assert_eq!(ca_file, None);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let check = |flags: &[&str], expect: &str| assert_eq!(config(flags).unwrap_err(), expect);
+        check(&[], "no certificate: give --tls-cert and --tls-key, or --self-signed");
+        check(&["--tls-cert", "a"], "--tls-cert needs --tls-key as well");
+        check(&["--tls-key", "a"], "--tls-key needs --tls-cert as well");
+        check(
+            &["--tls-cert", "a", "--tls-key", "b", "--self-signed"],
+            "--self-signed and --tls-cert exclude each other; give one of them",
+        );
+        check(
+            &["--tls-cert", "a", "--tls-key", "b", "--ca-file", "c"],
+            "--ca-file does nothing without --self-signed",
+        );
+        check(
+            &["--tls-cert", "a", "--tls-key", "b", "--self-signed-name", "c"],
+            "--self-signed-name does nothing without --self-signed",
+        );
+        check(
+            &["--self-signed", "--listen", "[::1]:1", "--health-listen", "[::1]:1"],
+            "--listen and --health-listen are both [::1]:1; give them different ports",
+        );
+        for (flag, value) in [
+            ("--max-body-bytes", "1"),
+            ("--handshake-timeout", "0"),
+            ("--max-connections", "0"),
+            ("--self-signed-name", "not a name"),
+            ("--listen", "8443"),
+        ] {
+            let error = config(&["--self-signed", flag, value]).unwrap_err();
+            assert!(error.contains(flag), "{error}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The HTTP around reviews: which requests are read at all, and with which status the rest is refused.
+//!
+//! Only `200 OK` carries an answer. The API server treats every other status as a failed call, to
+//! which the `failurePolicy` of the webhook configuration applies.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::log;
+use crate::review::{BadReview, Review};
+use crate::settings::Settings;
+
+/// What the handler of reviews needs.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// What the operator decides.
+    pub settings: Settings,
+    /// Bytes of a request's body, at the most.
+    pub max_body: usize,
+    /// How long a request's body may take to arrive.
+    pub body_timeout: Duration,
+}
+
+/// A request that is not answered with a decision.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("Content-Type is not application/json")]
+    MediaType,
+    #[error("the body has more than {0} bytes (--max-body-bytes)")]
+    TooLarge(usize),
+    #[error("the body did not arrive within {} s (--body-timeout)", .0.as_secs())]
+    Slow(Duration),
+    #[error("the body broke off")]
+    Broken,
+    #[error(transparent)]
+    Review(#[from] BadReview),
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Broken | Self::Review(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        log::refusal(self.status().as_u16(), &self);
+        (self.status(), format!("{self}\n")).into_response()
+    }
+}
+
+/// The routes of the TLS port.
+pub fn admission(admission: Admission) -> Router {
+    let mutate = post(mutate).fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "use POST\n"));
+    let router = Router::new().route("/mutate", mutate).with_state(Arc::new(admission));
+    guarded(router)
+}
+
+/// The routes of the health port. `ready` is what `/readyz` says.
+pub fn health(ready: Arc<AtomicBool>) -> Router {
+    let readyz = async move || match ready.load(Ordering::Relaxed) {
+        true => (StatusCode::OK, "ok\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    };
+    let router =
+        Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz));
+    guarded(router)
+}
+
+/// What all routers share: a text for unknown paths, and 500 for a panic.
+fn guarded(router: Router) -> Router {
+    router.fallback(async || (StatusCode::NOT_FOUND, "no such path\n")).layer(
+        CatchPanicLayer::custom(|_| {
+            // The panic hook has logged what and where; it is nobody's business outside.
+            (StatusCode::INTERNAL_SERVER_ERROR, "internal error\n").into_response()
+        }),
+    )
+}
+
+async fn mutate(
+    State(admission): State<Arc<Admission>>,
+    request: Request<Body>,
+) -> Result<Response, Refusal> {
+    let start = Instant::now();
+    let body = read(&admission, request).await?;
+    let review = Review::parse(&body)?;
+    let decision = review.decide(&admission.settings);
+    let answer = review.answer(&decision);
+    log::decision(&review, &decision, start.elapsed());
+    let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    Ok((json, answer).into_response())
+}
+
+async fn read(admission: &Admission, request: Request<Body>) -> Result<Vec<u8>, Refusal> {
+    if !is_json(request.headers()) {
+        return Err(Refusal::MediaType);
+    }
+    let too_large = || Refusal::TooLarge(admission.max_body);
+    // What announces its size is refused before it is sent.
+    let body = request.into_body();
+    if body.size_hint().lower() > admission.max_body as u64 {
+        return Err(too_large());
+    }
+    let body = Limited::new(body, admission.max_body);
+    let body = match tokio::time::timeout(admission.body_timeout, body.collect()).await {
+        Err(_) => return Err(Refusal::Slow(admission.body_timeout)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(_)) => return Err(Refusal::Broken),
+        Ok(Ok(body)) => body.to_bytes(),
+    };
+    Ok(body.into())
+}
+
+/// Whether the body claims to be JSON. Parameters such as `charset=utf-8` say nothing new.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(Ok(value)) = headers.get(CONTENT_TYPE).map(HeaderValue::to_str) else {
+        return false;
+    };
+    let media_type = value.split(';').next().unwrap_or_default();
+    media_type.trim().eq_ignore_ascii_case("application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(router: Router, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_our_fault() {
+        async fn boom() {
+            panic!("on purpose")
+        }
+        let router = guarded(Router::new().route("/boom", get(boom)));
+        let (status, text) = ask(router, "/boom").await;
+        assert_eq!((status.as_u16(), text.as_str()), (500, "internal error\n"));
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_flag_and_health_doesnt() {
+        let ready = Arc::new(AtomicBool::new(true));
+        let router = health(Arc::clone(&ready));
+        assert_eq!(ask(router.clone(), "/readyz").await.0, StatusCode::OK);
+        ready.store(false, Ordering::Relaxed);
+        assert_eq!(ask(router.clone(), "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(router.clone(), "/healthz").await.0, StatusCode::OK);
+        assert_eq!(ask(router, "/").await, (StatusCode::NOT_FOUND, "no such path\n".to_owned()));
+    }
+
+    #[test]
+    fn json_is_known_by_its_media_type() {
+        let check = |value: &str| {
+            let value = HeaderValue::from_str(value).unwrap();
+            is_json(&HeaderMap::from_iter([(CONTENT_TYPE, value)]))
+        };
+        assert!(check("application/json"));
+        assert!(check("Application/JSON ; charset=utf-8"));
+        assert!(!check("text/json"));
+        assert!(!check("application/json-patch+json"));
+        assert!(!check(""));
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

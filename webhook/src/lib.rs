@@ -1,0 +1,30 @@
+//! The mutating webhook of sfunnel: it adds the init container `sfunnel-loader` to annotated pods.
+//!
+//! ```text
+//! bytes -> review -> Pod -> decision -> patch -> answer -> bytes
+//! ```
+//!
+//! [`decision::decide`] is pure: it reads a pod and settings, and neither a clock, nor a socket, nor
+//! the cluster. [`review`] stands around it with JSON, [`http`] with HTTP, [`serve`] with TLS. A mistake
+//! of the pod's author is denied with a message; a review that can't be read is refused with an HTTP
+//! status; a pod is never admitted because something went wrong.
+#![forbid(unsafe_code)]
+
+pub mod annotations;
+pub mod args;
+pub mod container;
+pub mod decision;
+pub mod http;
+pub mod json;
+pub mod log;
+pub mod names;
+pub mod patch;
+pub mod placement;
+pub mod quantity;
+pub mod reason;
+pub mod review;
+pub mod serve;
+pub mod settings;
+pub mod text;
+pub mod tls;
+pub mod warning;

@@ -1,0 +1,113 @@
+//! What the pod's author should know, although the pod is admitted.
+
+use std::fmt;
+
+use ruleset::Diagnostic;
+
+use crate::names::{EGRESS_RULESET, INTERFACES, RULESET};
+use crate::text::one_line;
+
+/// What the pod's author should know, although the pod is admitted. `Display` gives one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// The compiler of rulesets wonders about a rule.
+    Ruleset {
+        /// The annotation that holds the ruleset.
+        annotation: &'static str,
+        /// What it says.
+        diagnostic: Box<Diagnostic>,
+    },
+    /// Interfaces, but nothing to attach to them.
+    InterfacesAlone,
+    /// An annotation under our prefix that means nothing.
+    UnknownAnnotation(String),
+    /// A runtime class that sounds like one with a kernel of its own.
+    SandboxRuntime(String),
+    /// A node that no kubelet runs.
+    VirtualNode,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ruleset { annotation, diagnostic } => {
+                write!(f, "annotation {annotation}: {}", diagnostic.summary())
+            }
+            Self::InterfacesAlone => write!(
+                f,
+                "annotation {INTERFACES} does nothing without {RULESET} or {EGRESS_RULESET}"
+            ),
+            Self::UnknownAnnotation(name) => {
+                write!(f, "annotation {} is unknown and does nothing", one_line(name, 100))
+            }
+            Self::SandboxRuntime(class) => write!(
+                f,
+                "runtime class {} may have a kernel of its own; where that takes no eBPF, sfunnel-loader fails and the pod won't start",
+                one_line(class, 100)
+            ),
+            Self::VirtualNode => f.write_str(
+                "the pod may run on a virtual node; where that takes no eBPF, sfunnel-loader fails and the pod won't start",
+            ),
+        }
+    }
+}
+
+/// Characters of one warning that the API server passes on for sure (`truncateItemRunes` in
+/// `k8s.io/apiserver/pkg/endpoints/filters/warning.go`).
+pub const MAX_ONE: usize = 256;
+/// Characters of all warnings together (`truncateAtTotalRunes`, same file).
+pub const MAX_ALL: usize = 4096;
+
+/// The warnings as the API server passes them on: one line each, as it drops a warning with a control
+/// character, and within its limits. What doesn't fit is counted in the last one.
+pub fn within_limits(warnings: &[Warning]) -> Vec<String> {
+    let lines: Vec<_> =
+        warnings.iter().map(|warning| one_line(&warning.to_string(), MAX_ONE)).collect();
+    let size = |lines: &[String]| lines.iter().map(|line| line.chars().count()).sum::<usize>();
+    if size(&lines) <= MAX_ALL {
+        return lines;
+    }
+    let more = |count: usize| format!("{count} more warnings are not shown");
+    let mut kept = lines.len();
+    while size(&lines[..kept]) + more(lines.len() - kept).len() > MAX_ALL {
+        kept -= 1;
+    }
+    let left = more(lines.len() - kept);
+    lines.into_iter().take(kept).chain([left]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_warnings_stay() {
+        let lines = within_limits(&[Warning::VirtualNode, Warning::InterfacesAlone]);
+        assert_eq!(
+            lines[1],
+            "annotation sfunnel.io/interfaces does nothing without sfunnel.io/ruleset or sfunnel.io/egress-ruleset"
+        );
+        assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn a_warning_is_one_line_whatever_it_quotes() {
+        let name = format!("sfunnel.io/a\nb\u{1b}{}", "ü".repeat(500));
+        let lines = within_limits(&[Warning::UnknownAnnotation(name)]);
+        assert!(lines[0].starts_with("annotation sfunnel.io/a\\nb\\u{1b}üü"), "{}", lines[0]);
+        assert!(lines[0].ends_with("ü… is unknown and does nothing"));
+        assert!(!lines[0].contains(char::is_control) && lines[0].chars().count() <= MAX_ONE);
+    }
+
+    #[test]
+    fn many_warnings_are_counted() {
+        let warnings = vec![Warning::UnknownAnnotation("ü".repeat(90)); 100];
+        let lines = within_limits(&warnings);
+        let size: usize = lines.iter().map(|line| line.chars().count()).sum();
+        assert!(size <= MAX_ALL, "{size}");
+        let shown = lines.len() - 1;
+        assert_eq!(lines[shown], format!("{} more warnings are not shown", 100 - shown));
+        // One more would have been too many.
+        assert!(size + lines[0].chars().count() > MAX_ALL, "{size}");
+    }
+}
