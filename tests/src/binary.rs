@@ -1,0 +1,49 @@
+//! The programs under test, as files.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::netns::Checked as _;
+
+/// `sfunnel-loader`, or what the variable `SFUNNEL_LOADER` names.
+///
+/// # Panics
+///
+/// If it can't be built.
+pub fn loader() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("SFUNNEL_LOADER", "loader", "sfunnel-loader")).clone()
+}
+
+/// `sfunnel-webhook`, or what the variable `SFUNNEL_WEBHOOK` names.
+///
+/// # Panics
+///
+/// If it can't be built.
+pub fn webhook() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("SFUNNEL_WEBHOOK", "webhook", "sfunnel-webhook")).clone()
+}
+
+/// Builds with the profile that this program was built with, into the same directory.
+fn built(variable: &str, package: &str, binary: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
+        return path.into();
+    }
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--manifest-path"]);
+    cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
+    cargo.args(["--package", package, "--bin", binary]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    cargo.checked().unwrap_or_else(|error| panic!("{error:#}"));
+    // target/debug/deps/test-0123, target/debug/demo
+    let this = std::env::current_exe().expect("this program is a file");
+    this.ancestors()
+        .skip(1)
+        .map(|directory| directory.join(binary))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{binary} is not in the directories above {}", this.display()))
+}

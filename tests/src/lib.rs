@@ -1,0 +1,19 @@
+//! What the end-to-end tests and the demonstration share.
+//!
+//! ```text
+//! binary     the programs under test
+//! model      what a packet must look like, worked out afresh from the wire format
+//! naive      which rule a packet must match, by asking one after the other
+//! random     packets and rulesets, from a seed
+//! test_run   the program on one packet, without a network
+//! netns      networks of namespaces that vanish with their guard
+//! link       frames on an interface, with the checksum finished or pending
+//! ```
+
+pub mod binary;
+pub mod link;
+pub mod model;
+pub mod naive;
+pub mod netns;
+pub mod random;
+pub mod test_run;

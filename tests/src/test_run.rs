@@ -1,0 +1,146 @@
+//! The program on one packet, through `BPF_PROG_TEST_RUN`.
+
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use abi::{Counter, Reason, map_name};
+use aya::maps::{Map, MapData, PerCpuArray};
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+use loader::object::{Link, Program, Value};
+
+/// `TC_ACT_UNSPEC`: ask the next filter.
+pub const UNSPEC: i32 = -1;
+/// `TC_ACT_OK`: go on.
+pub const OK: i32 = 0;
+/// `TC_ACT_SHOT`: dropped.
+pub const SHOT: i32 = 2;
+
+/// An Ethernet header of an IPv4 packet.
+pub const ETHERNET: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+
+/// A loaded ruleset that packets can be put through.
+pub struct Runner {
+    program: Program,
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the program returned.
+    pub verdict: i32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+impl Outcome {
+    /// The frame without its Ethernet header.
+    pub fn packet(&self) -> &[u8] {
+        &self.frame[ETHERNET.len()..]
+    }
+}
+
+/// Fields of `__sk_buff` that a test may set. The kernel wants all others to be 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Context {
+    /// Bytes a segment; not 0 makes the packet one that is segmented later.
+    pub gso_size: u32,
+    /// Number of segments.
+    pub gso_segs: u32,
+}
+
+impl Runner {
+    /// Loads `rules`.
+    pub fn new(rules: &str) -> Self {
+        Self::with_mtu(rules, 0)
+    }
+
+    /// Loads `rules` for an egress hook with that MTU.
+    pub fn with_mtu(rules: &str, mtu: u32) -> Self {
+        let compiled = ruleset::compile(rules).unwrap_or_else(|e| panic!("{e}"));
+        let program = Program::load(&compiled, Link { link_header: 14, mtu })
+            .unwrap_or_else(|e| panic!("{e}\nthese tests need CAP_BPF, CAP_NET_ADMIN"));
+        Self { program }
+    }
+
+    /// Runs the program on an IP packet in an Ethernet frame.
+    pub fn run(&self, packet: &[u8]) -> Outcome {
+        // The command itself refuses an IPv4 frame without an IPv4 header (Linux 6.18), but not one
+        // with a VLAN tag, behind which it does not look.
+        let tag: &[u8] = if packet.len() < 20 { &[0x81, 0x00, 0x00, 0x01] } else { &[] };
+        let frame = [&ETHERNET[..12], tag, &ETHERNET[12..], packet].concat();
+        let mut outcome = self.run_frame(&frame, Context::default());
+        outcome.frame.drain(12..12 + tag.len());
+        outcome
+    }
+
+    /// Runs the program on a frame.
+    pub fn run_frame(&self, frame: &[u8], context: Context) -> Outcome {
+        self.try_run(frame, context)
+            .unwrap_or_else(|e| panic!("BPF_PROG_TEST_RUN: {e}: {frame:02x?}"))
+    }
+
+    /// Runs the program on a frame that the kernel may refuse to make a packet of.
+    fn try_run(&self, frame: &[u8], context: Context) -> io::Result<Outcome> {
+        // Offsets in `struct __sk_buff`, include/uapi/linux/bpf.h.
+        let mut skb = [0_u8; 192];
+        skb[164..168].copy_from_slice(&context.gso_segs.to_ne_bytes());
+        skb[176..180].copy_from_slice(&context.gso_size.to_ne_bytes());
+        let mut out = vec![0; frame.len() + 256];
+        // SAFETY: a union of integers, for which zero is a value.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        attr.test.prog_fd = self.program.as_fd().as_raw_fd() as u32;
+        attr.test.data_in = frame.as_ptr() as u64;
+        attr.test.data_size_in = frame.len() as u32;
+        attr.test.data_out = out.as_mut_ptr() as u64;
+        attr.test.data_size_out = out.len() as u32;
+        if context.gso_size != 0 {
+            attr.test.ctx_in = skb.as_ptr() as u64;
+            attr.test.ctx_size_in = skb.len() as u32;
+        }
+        // SAFETY: the buffers outlive the call, and their sizes are right.
+        let rc = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                bpf_cmd::BPF_PROG_TEST_RUN as libc::c_long,
+                &raw mut attr,
+                size_of::<bpf_attr>(),
+            )
+        };
+        if rc < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the command fills in this variant.
+        let test = unsafe { attr.test };
+        out.truncate(test.data_size_out as usize);
+        Ok(Outcome { verdict: test.retval as i32, frame: out })
+    }
+
+    /// How often a rule was not carried out for `reason`.
+    pub fn reason(&self, reason: Reason) -> u64 {
+        let map = PerCpuArray::<_, u64>::try_from(self.map(map_name::REASONS)).expect("REASONS");
+        map.get(&(reason as u32), 0).expect("every reason is in the map").iter().sum()
+    }
+
+    /// Packets that were not treated as their rule says, for whatever reason.
+    pub fn all_reasons(&self) -> u64 {
+        Reason::ALL.iter().map(|&reason| self.reason(reason)).sum()
+    }
+
+    /// What rule `number` was carried out on.
+    pub fn rule(&self, number: u32) -> Counter {
+        let map = PerCpuArray::<_, Value<Counter>>::try_from(self.map(map_name::RULE_COUNTERS))
+            .expect("RULE_COUNTERS");
+        let mut all = Counter::default();
+        for Value(counter) in map.get(&number, 0).expect("every rule is in the map").iter() {
+            all.packets += counter.packets;
+            all.bytes += counter.bytes;
+        }
+        all
+    }
+
+    fn map(&self, name: &str) -> Map {
+        let map = self.program.map(name).expect("the object has it");
+        let fd = map.fd().as_fd().try_clone_to_owned().expect("a descriptor is left");
+        Map::PerCpuArray(MapData::from_fd(fd).expect("it is a map"))
+    }
+}

@@ -1,0 +1,277 @@
+//! Requests that get no decision: each has its status and text, and harms nobody else.
+
+use bytes::Bytes;
+use hyper::{Method, Request, StatusCode, Version};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::review::{Verdict, review};
+use crate::server::{Answer, TestServer, post, request};
+
+const BOTH: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
+
+fn good() -> Value {
+    let pod =
+        json!({ "metadata": { "name": "web" }, "spec": { "containers": [{ "name": "app" }] } });
+    review(&pod, &json!({}))
+}
+
+/// The good review with one part replaced.
+fn with(pointer: &str, value: Value) -> Vec<u8> {
+    let mut review = good();
+    *review.pointer_mut(pointer).unwrap() = value;
+    review.to_string().into()
+}
+
+/// The good review without one key of its request.
+fn without(key: &str) -> Vec<u8> {
+    let mut review = good();
+    review["request"].as_object_mut().unwrap().remove(key).unwrap();
+    review.to_string().into()
+}
+
+async fn still_serves(server: &TestServer) {
+    let verdict = server.review(&good()).await;
+    assert_eq!(verdict, Verdict::Skipped { warnings: Vec::new() });
+}
+
+#[track_caller]
+fn expect(answer: &Answer, status: u16, text: &str) {
+    let got = (answer.status.as_u16(), answer.text());
+    assert_eq!(got, (status, format!("{text}\n").as_str()));
+    assert_eq!(answer.content_type.as_deref(), Some("text/plain; charset=utf-8"));
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_strict_json_are_refused() {
+    let server = TestServer::start(&[]).await;
+    let whole = good().to_string();
+    let truncated = &whole[..whole.len() - 1];
+    let truncated_text =
+        format!("EOF while parsing an object at line 1 column {}", truncated.len());
+    let twice = whole.replacen(r#""uid":"#, r#""uid":"other","uid":"#, 1);
+    let column = twice.rfind(r#""uid":"#).unwrap() + 5;
+    let twice_text = format!("key \"uid\" is there twice at line 1 column {column}");
+    let rows: [(Vec<u8>, &str); 9] = [
+        (b"".into(), "EOF while parsing a value at line 1 column 0"),
+        (truncated.into(), &truncated_text),
+        (
+            format!("{whole}{whole}").into(),
+            &format!("trailing characters at line 1 column {}", whole.len() + 1),
+        ),
+        (b"{\"kind\":\"\xff\"}".into(), "invalid unicode code point at line 1 column 10"),
+        (vec![0; 16], "expected value at line 1 column 1"),
+        (
+            b"{\"kind\":\"Admission\0Review\"}".into(),
+            "control character (\\u0000-\\u001F) found while parsing a string at line 1 column 19",
+        ),
+        (b"[".repeat(1 << 20), "recursion limit exceeded at line 1 column 128"),
+        (br#"{"a":"#.repeat(100_000), "recursion limit exceeded at line 1 column 636"),
+        (twice.into(), &twice_text),
+    ];
+    for (body, text) in rows {
+        for version in BOTH {
+            let answer = server.send(version, post("application/json", body.clone())).await;
+            expect(&answer, 400, &format!("the body is not valid JSON: {text}"));
+        }
+        still_serves(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn json_that_is_no_question_about_pods_is_refused() {
+    let server = TestServer::start(&[]).await;
+    let not_review = "not an AdmissionReview of admission.k8s.io/v1; \
+                      set admissionReviewVersions: [v1] in the webhook configuration";
+    let not_pods = "not about core/v1 pods; correct the rules in the webhook configuration";
+    let rows: [(Vec<u8>, String); 18] = [
+        (b"null".into(), format!(r#"the body is a "" of "", {not_review}"#)),
+        (b"[]".into(), format!(r#"the body is a "" of "", {not_review}"#)),
+        (
+            with("/kind", json!("Pod")),
+            format!(r#"the body is a "Pod" of "admission.k8s.io/v1", {not_review}"#),
+        ),
+        (
+            with("/apiVersion", json!("admission.k8s.io/v1beta1")),
+            format!(r#"the body is a "AdmissionReview" of "admission.k8s.io/v1beta1", {not_review}"#),
+        ),
+        (
+            with("/kind", json!(format!("\n{}", "x".repeat(1000)))),
+            format!(r#"the body is a "\\n{}…" of "admission.k8s.io/v1", {not_review}"#, "x".repeat(61)),
+        ),
+        (with("/request", json!(null)), "the AdmissionReview has no request".into()),
+        (
+            with("/request", json!([])),
+            "the AdmissionReview can't be read: request: invalid length 0, expected struct AdmissionRequest with 15 elements".into(),
+        ),
+        (with("/request/uid", json!("")), "request.uid is empty".into()),
+        (without("uid"), "the AdmissionReview can't be read: request: missing field `uid`".into()),
+        (
+            with("/request/operation", json!("PATCH")),
+            "the AdmissionReview can't be read: request.operation: unknown variant `PATCH`, expected one of `CREATE`, `UPDATE`, `DELETE`, `CONNECT`".into(),
+        ),
+        (
+            with("/request/resource/resource", json!("deployments")),
+            format!("the request is about /v1 deployments, {not_pods}"),
+        ),
+        (
+            with("/request/resource", json!({ "group": "apps", "version": "v1", "resource": "pods" })),
+            format!("the request is about apps/v1 pods, {not_pods}"),
+        ),
+        (
+            with("/request/kind/kind", json!("PodTemplate")),
+            format!("the request is about /v1 PodTemplate, {not_pods}"),
+        ),
+        (with("/request/object", json!(null)), "request.object is missing".into()),
+        (without("object"), "request.object is missing".into()),
+        (
+            with("/request/object/spec/containers/0/name", json!(1)),
+            "request.object is no core/v1 Pod: spec.containers[0].name: invalid type: integer `1`, expected a string".into(),
+        ),
+        (
+            with("/request/object/metadata", json!({ "annotations": { "sfunnel.io/ruleset": null } })),
+            "request.object is no core/v1 Pod: metadata.annotations.sfunnel.io/ruleset: invalid type: null, expected a string".into(),
+        ),
+        (
+            with("/request/object", json!({ "kind": "Deployment", "apiVersion": "apps/v1" })),
+            "request.object is no core/v1 Pod: invalid value: string \"apps/v1\", expected v1".into(),
+        ),
+    ];
+    for (body, text) in rows {
+        expect(&server.post(body).await, 400, &text);
+        still_serves(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_not_posts_of_json_are_refused() {
+    let server = TestServer::start(&[]).await;
+    let body = good().to_string();
+    for version in BOTH {
+        let send = |request| server.send(version, request);
+        for content_type in ["text/plain", "application/yaml", "application/json-patch+json", ""] {
+            let answer = send(post(content_type, body.clone())).await;
+            expect(&answer, 415, "Content-Type is not application/json");
+        }
+        let answer = send(request(Method::POST, body.clone())).await;
+        expect(&answer, 415, "Content-Type is not application/json");
+        for method in [Method::GET, Method::PUT, Method::DELETE] {
+            expect(&send(request(method, "")).await, 405, "use POST");
+        }
+        for path in ["/", "/mutate/", "/healthz"] {
+            let mut elsewhere = post("application/json", body.clone());
+            *elsewhere.uri_mut() = format!("https://localhost{path}").parse().unwrap();
+            expect(&send(elsewhere).await, 404, "no such path");
+        }
+        let answer = send(post("application/json; charset=utf-8", body.clone())).await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn large_bodies_are_refused() {
+    const LIMIT: usize = 7 << 20;
+    let server = TestServer::start(&[]).await;
+    let padded = |size: usize| {
+        let mut body = good().to_string().into_bytes();
+        body.resize(size, b' ');
+        Bytes::from(body)
+    };
+    for size in [LIMIT + 1, 20 << 20] {
+        let answer = server.post(padded(size)).await;
+        expect(&answer, 413, "the body has more than 7340032 bytes (--max-body-bytes)");
+        still_serves(&server).await;
+    }
+    let answer = server.post(padded(LIMIT)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+
+    let server = TestServer::start(&["--max-body-bytes", "65536"]).await;
+    let answer = server.post(padded(65_537)).await;
+    expect(&answer, 413, "the body has more than 65536 bytes (--max-body-bytes)");
+    assert_eq!(server.post(padded(65_536)).await.status, StatusCode::OK);
+}
+
+/// A client that announces 20 MiB hears at once that it need not send them.
+#[tokio::test]
+async fn an_announced_large_body_is_refused_unread() {
+    let server = TestServer::start(&[]).await;
+    let mut stream = server.connect(Version::HTTP_11).await;
+    let header = "POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                  Content-Length: 20971520\r\n\r\n";
+    stream.write_all(header.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(
+        answer.ends_with("\r\n\r\nthe body has more than 7340032 bytes (--max-body-bytes)\n"),
+        "{answer}"
+    );
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_off() {
+    let server =
+        TestServer::start(&["--body-timeout=1", "--header-timeout=1", "--handshake-timeout=1"])
+            .await;
+    let header = "POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                  Content-Length: 100\r\n\r\n{";
+    let mut body = server.connect(Version::HTTP_11).await;
+    body.write_all(header.as_bytes()).await.unwrap();
+    let mut half_header = server.connect(Version::HTTP_11).await;
+    half_header.write_all(&header.as_bytes()[..20]).await.unwrap();
+    let mut silent = server.connect(Version::HTTP_2).await;
+    let mut no_handshake =
+        tokio::net::TcpStream::connect(server.addresses.admission).await.unwrap();
+
+    let mut answer = String::new();
+    body.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.ends_with("the body did not arrive within 1 s (--body-timeout)\n"), "{answer}");
+    // The others hear nothing but the end of the connection, with or without TLS's own farewell.
+    let mut rest = Vec::new();
+    let _ = half_header.read_to_end(&mut rest).await;
+    let _ = silent.read_to_end(&mut rest).await;
+    let _ = no_handshake.read_to_end(&mut rest).await;
+    assert!(!rest.windows(5).any(|part| part == b"200 O"), "{rest:?}");
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn plain_http_and_garbage_reach_nobody() {
+    let server = TestServer::start(&[]).await;
+    for bytes in ["GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "\0\0\0\0\0\0\0\0"] {
+        let mut stream = tokio::net::TcpStream::connect(server.addresses.admission).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // The end may come as a reset.
+        let _ = stream.read_to_end(&mut answer).await;
+        // At most an alert: content type 21 (RFC 8446, section 6).
+        assert!(answer.first().is_none_or(|byte| *byte == 21), "{answer:?}");
+        still_serves(&server).await;
+    }
+}
+
+/// What is said about a request isn't said about the next one on the same connection.
+#[tokio::test]
+async fn a_connection_survives_a_refusal() {
+    let server = TestServer::start(&[]).await;
+    let stream = server.connect(Version::HTTP_2).await;
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    tokio::spawn(connection);
+    for (body, status) in [
+        (vec![0], 400),
+        (good().to_string().into(), 200),
+        (vec![b' '; 8 << 20], 413),
+        (good().to_string().into(), 200),
+    ] {
+        let mut request: Request<_> = post("application/json", body);
+        request.headers_mut().remove(hyper::header::HOST);
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), status);
+    }
+}

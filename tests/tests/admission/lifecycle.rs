@@ -1,0 +1,119 @@
+//! Start, drain and end.
+
+use std::sync::Arc;
+
+use hyper::{StatusCode, Version};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use crate::review::{Verdict, review};
+use crate::server::{TestServer, post, refuses_connections};
+
+fn question() -> String {
+    review(&json!({ "spec": { "containers": [] } }), &json!({})).to_string()
+}
+
+#[tokio::test]
+async fn health_is_answered_in_plain() {
+    let server = TestServer::start(&[]).await;
+    for path in ["/healthz", "/readyz"] {
+        let answer = server.health(path).await;
+        assert_eq!((answer.status, answer.text()), (StatusCode::OK, "ok\n"));
+    }
+    assert_eq!(server.health("/mutate").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn both_versions_of_http_are_answered() {
+    let server = TestServer::start(&[]).await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let answer = server.send(version, post("application/json", question())).await;
+        assert_eq!(answer.status, StatusCode::OK, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_drains_is_not_ready_but_serves() {
+    // Far longer than the test: it ends by being dropped.
+    let mut server = TestServer::start(&["--drain-delay", "300"]).await;
+    server.signal_stop();
+    while server.health("/readyz").await.status == StatusCode::OK {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.health("/readyz").await.text(), "draining\n");
+    assert_eq!(server.health("/healthz").await.status, StatusCode::OK);
+    assert_eq!(server.post(question()).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_before_the_end() {
+    let mut server = TestServer::start(&["--drain-delay", "0"]).await;
+    let body = question();
+    let mut stream = server.connect(Version::HTTP_11).await;
+    let header = format!(
+        "POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(header.as_bytes()).await.unwrap();
+    // The server asks for the body: the request is in its hands.
+    let mut interim = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100 "));
+
+    let address = server.addresses.admission;
+    server.signal_stop();
+    while !refuses_connections(address).await {
+        tokio::task::yield_now().await;
+    }
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains(r#""allowed":true"#), "{answer}");
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_holds_up_the_end_for_a_time_only() {
+    let mut server = TestServer::start(&["--drain-delay=0", "--shutdown-timeout=1"]).await;
+    let mut stream = server.connect(Version::HTTP_11).await;
+    let header = "POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                  Content-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(header.as_bytes()).await.unwrap();
+    let mut interim = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut interim).await.unwrap();
+    server.signal_stop();
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait() {
+    let server = TestServer::start(&["--max-connections", "1"]).await;
+    let first = server.connect(Version::HTTP_2).await;
+    let second = server.post(question());
+    tokio::pin!(second);
+    let early = tokio::time::timeout(std::time::Duration::from_millis(200), &mut second).await;
+    assert!(early.is_err(), "served beside the first: {early:?}");
+    drop(first);
+    assert_eq!(second.await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn many_questions_at_once_are_all_answered() {
+    let server = Arc::new(TestServer::start(&[]).await);
+    let pod = json!({
+        "metadata": { "annotations": { "sfunnel.io/ruleset": "ip tcp actions accept" } },
+        "spec": { "containers": [{ "name": "app" }] },
+    });
+    let mut answers = JoinSet::new();
+    for n in 0..50 {
+        let server = Arc::clone(&server);
+        let review = review(&pod, &json!({ "uid": format!("uid-{n}") }));
+        // Verdict::read compares the uid.
+        answers.spawn(async move { server.review(&review).await });
+    }
+    for verdict in answers.join_all().await {
+        assert!(matches!(verdict, Verdict::Patched { .. }), "{verdict:?}");
+    }
+}

@@ -1,0 +1,188 @@
+//! A running webhook and a client that trusts it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clap::Parser;
+use http_body_util::{BodyExt, Full};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, StatusCode, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use webhook::args::Args;
+use webhook::serve::{Addresses, Server};
+
+use crate::review::Verdict;
+
+/// The image that the servers of these tests inject.
+pub const IMAGE: &str = "registry.example/sfunnel-loader:test";
+
+/// A server on free ports that ends with the test.
+pub struct TestServer {
+    pub addresses: Addresses,
+    pub roots: Arc<RootCertStore>,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub content_type: Option<String>,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+impl TestServer {
+    /// Starts a server as `sfunnel-webhook --self-signed` with more flags would.
+    pub async fn start(flags: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        let own = [
+            "sfunnel-webhook",
+            "--self-signed",
+            "--listen=127.0.0.1:0",
+            "--health-listen=127.0.0.1:0",
+            "--loader-image",
+            IMAGE,
+            "--ca-file",
+            ca_file.to_str().unwrap(),
+        ];
+        let config = Args::try_parse_from(own.iter().chain(flags)).unwrap().config().unwrap();
+        let pair = config.tls.pair(OffsetDateTime::now_utc()).unwrap();
+        let tls = webhook::tls::server_config(&pair).unwrap();
+        let server = Server::bind(config.options).await.unwrap();
+        let addresses = server.addresses();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(server.run(tls, config.admission, async {
+            // A dropped sender stops the server as well.
+            let _ = stopped.await;
+        }));
+
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&ca_file).unwrap()).unwrap();
+        Self { addresses, roots: Arc::new(roots), stop: Some(stop), running }
+    }
+
+    /// What SIGTERM does.
+    pub fn signal_stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    /// Waits until the server has ended.
+    pub async fn ended(self) {
+        self.running.await.unwrap();
+    }
+
+    /// A TLS connection on which `version` was agreed.
+    pub async fn connect(&self, version: Version) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.addresses.admission).await.unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(Arc::clone(&self.roots))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn(version).to_vec()];
+        let name = "localhost".try_into().unwrap();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn(version)));
+        stream
+    }
+
+    /// Sends one request on a new connection.
+    pub async fn send(&self, version: Version, request: Request<Full<Bytes>>) -> Answer {
+        exchange(self.connect(version).await, version, request).await
+    }
+
+    /// Posts a body as the API server does.
+    pub async fn post(&self, body: impl Into<Bytes>) -> Answer {
+        self.send(Version::HTTP_2, post("application/json", body)).await
+    }
+
+    /// Posts a review, and insists on an answer.
+    pub async fn review(&self, review: &Value) -> Verdict {
+        let answer = self.post(review.to_string()).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        assert_eq!(answer.content_type.as_deref(), Some("application/json"));
+        Verdict::read(review, &answer.body)
+    }
+
+    /// Gets a path of the health port.
+    pub async fn health(&self, path: &str) -> Answer {
+        let stream = TcpStream::connect(self.addresses.health).await.unwrap();
+        let request = Request::get(path).header(HOST, "localhost").body(Full::default()).unwrap();
+        exchange(stream, Version::HTTP_11, request).await
+    }
+}
+
+fn alpn(version: Version) -> &'static [u8] {
+    match version {
+        Version::HTTP_2 => b"h2",
+        _ => b"http/1.1",
+    }
+}
+
+/// A POST to `/mutate`.
+pub fn post(content_type: &'static str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    let mut request = request(Method::POST, body);
+    let content_type = HeaderValue::from_static(content_type);
+    request.headers_mut().insert(CONTENT_TYPE, content_type);
+    request
+}
+
+/// A request to `/mutate` without a Content-Type.
+pub fn request(method: Method, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri("https://localhost/mutate")
+        .header(HOST, "localhost")
+        .body(Full::new(body.into()))
+        .unwrap()
+}
+
+async fn exchange<S>(stream: S, version: Version, mut request: Request<Full<Bytes>>) -> Answer
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let io = TokioIo::new(stream);
+    let response = if version == Version::HTTP_2 {
+        // The authority is in the URI; beside it, `host` would say it twice.
+        request.headers_mut().remove(HOST);
+        let (mut client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        client.send_request(request).await.unwrap()
+    } else {
+        let (mut client, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        client.send_request(request).await.unwrap()
+    };
+    let status = response.status();
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let content_type = content_type.map(|value| value.to_str().unwrap().to_owned());
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    Answer { status, content_type, body }
+}
+
+/// An address on which nobody answers any more.
+pub async fn refuses_connections(address: SocketAddr) -> bool {
+    TcpStream::connect(address).await.is_err()
+}
