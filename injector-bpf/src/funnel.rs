@@ -58,8 +58,7 @@ pub fn funnel(skb: &Skb, packet: &Packet, rule: &RuleEntry, config: &Config) -> 
     if !is_segment(skb, packet.l4(), packet.ip.protocol, packet.l4_len)? {
         return Err(Reason::BadLength);
     }
-    let Some(header_len) = wire::header_len(rule.protocol) else { return Err(Reason::HelperError) };
-    let header_len = skb.forget(header_len);
+    let header_len = wire::header_len(rule.protocol);
     let total_len = packet.total_len() + header_len;
     if total_len > u32::from(u16::MAX) || (config.mtu != 0 && total_len > config.mtu) {
         return Err(Reason::NoRoom);
@@ -105,11 +104,10 @@ impl Inner {
         // A pending checksum holds the pseudo-header's sum; of the finished ones, few do by chance.
         let pseudo = Sum::pseudo_header(saddr, daddr, protocol, packet.l4_len);
         let pending = check == pseudo.fold() && skb.is_checksum_pending(at, check)?;
-        let missing = check == 0 && protocol == wire::UDP;
+        let missing = check == 0 && skb.forget(protocol.into()) as u8 == wire::UDP;
+        let needs_sum = skb.forget((pending | missing).into()) != 0;
         let pending = skb.forget(pending.into()) != 0;
-        let missing = skb.forget(missing.into()) != 0;
-        let protocol = skb.forget(protocol.into()) as u8;
-        if pending | missing {
+        if needs_sum {
             // There is no checksum to derive the new one from. A router that sends flows without
             // checksums gets them here: behind a TCP header they can't be left out.
             let check = skb

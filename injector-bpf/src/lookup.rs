@@ -1,25 +1,40 @@
 //! The maps as [`abi::find_rule`] reads them.
 
-use abi::{Axis, Config, Interval, Tables};
+use abi::{Config, Node, Roots, Row, Tables};
 
-use crate::maps::{BITS, INTERVALS};
+use crate::maps::{NODES, ROWS};
+use crate::skb::Skb;
 
 /// The tables of the ruleset that is loaded.
-pub struct MapTables<'a>(pub &'a Config);
+pub struct MapTables<'a> {
+    pub config: &'a Config,
+    pub skb: &'a Skb,
+}
 
 impl Tables for MapTables<'_> {
     #[inline(always)]
-    fn axis(&self, axis: usize) -> Axis {
-        self.0.axes[axis]
+    fn roots(&self) -> &Roots {
+        &self.config.roots
     }
 
     #[inline(always)]
-    fn interval(&self, index: u32) -> Option<Interval> {
-        INTERVALS.get(index).copied()
+    fn node(&self, index: u32) -> Option<&Node> {
+        NODES.get(index)
     }
 
     #[inline(always)]
-    fn bits(&self, index: u32) -> Option<u64> {
-        BITS.get(index).copied()
+    fn row(&self, index: u32) -> Option<&Row> {
+        ROWS.get(index)
+    }
+
+    #[inline(always)]
+    fn number(&self, word: u32, matches: u64) -> u32 {
+        // The verifier comes here once for each word. It compares notes at branches alone; here is
+        // one, which is never taken, at which 63 of them end.
+        let word = self.skb.forget(word);
+        if word == u32::MAX {
+            return 0;
+        }
+        word * u64::BITS + matches.leading_zeros()
     }
 }

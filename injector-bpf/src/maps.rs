@@ -1,15 +1,15 @@
 //! The maps. The loader sets how many entries each has.
 
-use abi::{Config, Counter, Interval, Reason, RuleEntry, SourceChunk};
+use abi::{Config, Counter, Node, Reason, Row, RuleEntry, SourceChunk};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 
 #[map]
 pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
-pub static INTERVALS: Array<Interval> = Array::with_max_entries(1, 0);
+pub static NODES: Array<Node> = Array::with_max_entries(1, 0);
 #[map]
-pub static BITS: Array<u64> = Array::with_max_entries(1, 0);
+pub static ROWS: Array<Row> = Array::with_max_entries(1, 0);
 #[map]
 pub static RULES: Array<RuleEntry> = Array::with_max_entries(1, 0);
 #[map]

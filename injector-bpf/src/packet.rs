@@ -1,6 +1,6 @@
 //! From a frame to a packet whose headers are all there and agree with each other.
 
-use abi::{Config, Key, NO_PORT, Reason, axis, port_key, wire};
+use abi::{Config, Key, Reason, port_root, wire};
 
 use crate::checksum::Sum;
 use crate::skb::{Offset, Plain, Skb};
@@ -76,10 +76,10 @@ pub struct Packet {
     pub l4_len: u32,
     /// Not 0: it is a piece of a fragmented datagram.
     fragment: u32,
-    /// Source port, or [`NO_PORT`]: a piece that is not the first has no TCP or UDP header.
-    sport: u32,
-    /// Destination port, or [`NO_PORT`].
-    dport: u32,
+    /// 1: it is a piece that is not the first, and has no TCP or UDP header. Else 0.
+    headless: u32,
+    /// Source port in the upper half and destination port in the lower; 0 where there is no header.
+    ports: u32,
 }
 
 impl Packet {
@@ -89,9 +89,13 @@ impl Packet {
         let Some((tags, l3)) = vlan::network_header(skb, config.link_header)? else {
             return Ok(None);
         };
-        let l3 = Offset(skb.forget(l3.0));
+        // However many tags there were, from here on it is one packet.
+        let (tags, l3) = (tags.forget(skb), Offset(skb.forget(l3.0)));
         let Ok(mut ip) = skb.load::<Ipv4Header>(l3) else { return Err(Reason::TooShort) };
-        let Some(l4_header) = wire::header_len(ip.protocol) else { return Ok(None) };
+        if !wire::has_ports(ip.protocol) {
+            return Ok(None);
+        }
+        ip.protocol = skb.forget(ip.protocol.into()) as u8;
 
         let ip_len = u32::from(ip.version_ihl & 0xF) * 4;
         let there = skb.len() - l3.0;
@@ -109,26 +113,23 @@ impl Packet {
         }
 
         let fragment = u16::from_be(ip.fragment);
-        let (mut sport, mut dport) = (NO_PORT, NO_PORT);
+        let (mut headless, mut ports) = (1, 0);
         if fragment & FRAGMENT_OFFSET == 0 {
-            if total_len - ip_len < l4_header {
+            if total_len - ip_len < wire::header_len(ip.protocol) {
                 return Err(Reason::TooShort);
             }
-            let Ok(ports) = skb.load::<u32>(l3 + ip_len) else { return Err(Reason::TooShort) };
-            let ports = u32::from_be(ports);
-            (sport, dport) = (ports >> 16, ports & 0xFFFF);
+            let Ok(loaded) = skb.load::<u32>(l3 + ip_len) else { return Err(Reason::TooShort) };
+            (headless, ports) = (0, u32::from_be(loaded));
         }
-        // From here on there is one packet, however it came about.
-        ip.protocol = skb.forget(ip.protocol.into()) as u8;
         Ok(Some(Self {
-            tags: tags.forget(skb),
+            tags,
             l3,
             ip,
             ip_len,
             l4_len: total_len - ip_len,
-            fragment: (fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS)).into(),
-            sport: skb.forget(sport),
-            dport: skb.forget(dport),
+            fragment: skb.forget((fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS)).into()),
+            headless: skb.forget(headless),
+            ports: skb.forget(ports),
         }))
     }
 
@@ -153,7 +154,7 @@ impl Packet {
     /// It has a TCP or UDP header.
     #[inline(always)]
     pub fn has_l4_header(&self) -> bool {
-        self.sport != NO_PORT
+        self.headless == 0
     }
 
     /// It is a piece of a fragmented datagram.
@@ -165,12 +166,13 @@ impl Packet {
     /// What it is looked up by.
     #[inline(always)]
     pub fn key(&self) -> Key {
-        let mut key = [0; axis::COUNT];
-        key[axis::SADDR] = u32::from_be(self.ip.saddr);
-        key[axis::DADDR] = u32::from_be(self.ip.daddr);
-        key[axis::SPORT] = port_key(self.ip.protocol, self.sport);
-        key[axis::DPORT] = port_key(self.ip.protocol, self.dport);
-        key
+        Key {
+            saddr: u32::from_be(self.ip.saddr),
+            daddr: u32::from_be(self.ip.daddr),
+            port_root: port_root(self.ip.protocol, self.headless),
+            sport: (self.ports >> 16) as u16,
+            dport: self.ports as u16,
+        }
     }
 
     /// Only whole packets, one by one, can get a header or lose one.
@@ -189,7 +191,7 @@ impl Packet {
 /// Whether the TCP or UDP header at `l4` describes a segment of `len` bytes.
 #[inline(always)]
 pub fn is_segment(skb: &Skb, l4: Offset, protocol: u8, len: u32) -> Result<bool, Reason> {
-    if protocol == wire::UDP {
+    if skb.forget(protocol.into()) as u8 == wire::UDP {
         let said = u16::from_be(skb.load::<u16>(l4 + 4)?);
         return Ok(u32::from(said) == len);
     }

@@ -35,9 +35,10 @@ fn try_sfunnel(skb: Skb) -> Result<i32, Reason> {
     // Other filters on the hook go on with a packet that is none of ours.
     let Some(config) = maps::CONFIG.get(0) else { return Ok(TC_ACT_UNSPEC) };
     let Some(packet) = Packet::parse(&skb, config)? else { return Ok(TC_ACT_UNSPEC) };
-    let Some(number) = find_rule(&MapTables(config), &packet.key()) else {
+    let Some(number) = find_rule(&MapTables { config, skb: &skb }, &packet.key()) else {
         return Ok(TC_ACT_UNSPEC);
     };
+    let number = skb.forget(number);
     let Some(rule) = maps::RULES.get(number) else { return Ok(TC_ACT_UNSPEC) };
 
     let verdict = match rule.action {

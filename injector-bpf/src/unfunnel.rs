@@ -19,13 +19,8 @@ use crate::vlan;
 #[inline(always)]
 pub fn unfunnel(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reason> {
     packet.check_whole(skb)?;
-    let (Some(header_len), Some(inner_header)) =
-        (wire::header_len(packet.ip.protocol), wire::header_len(rule.protocol))
-    else {
-        return Err(Reason::HelperError);
-    };
-    let header_len = skb.forget(header_len);
-    if !is_funnelled(skb, packet, rule.protocol, header_len, inner_header)? {
+    let header_len = wire::header_len(packet.ip.protocol);
+    if !is_funnelled(skb, packet, rule.protocol, header_len)? {
         return Err(Reason::NotFunnelled);
     }
 
@@ -47,18 +42,12 @@ pub fn unfunnel(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reas
 /// Whether the packet can be a funnelled one: a header of the funnel's size, and behind it a header
 /// of `protocol` whose length is right.
 #[inline(always)]
-fn is_funnelled(
-    skb: &Skb,
-    packet: &Packet,
-    protocol: u8,
-    header_len: u32,
-    inner_header: u32,
-) -> Result<bool, Reason> {
-    if packet.l4_len < header_len + inner_header {
+fn is_funnelled(skb: &Skb, packet: &Packet, protocol: u8, header_len: u32) -> Result<bool, Reason> {
+    if packet.l4_len < header_len + wire::header_len(protocol) {
         return Ok(false);
     }
     let outer = packet.l4();
-    let outer_fits = if packet.ip.protocol == wire::UDP {
+    let outer_fits = if skb.forget(packet.ip.protocol.into()) as u8 == wire::UDP {
         is_segment(skb, outer, wire::UDP, packet.l4_len)?
     } else {
         // A funnel header has no options.

@@ -32,15 +32,15 @@ unsafe impl Plain for Tag {}
 pub struct Tags {
     /// How many.
     count: u32,
-    /// TPID in network byte order and TCI of the outermost.
-    outermost: (u16, u16),
+    /// TPID in network byte order, and TCI in the lower half, of the outermost.
+    outermost: u32,
 }
 
 impl Tags {
     /// See [`Skb::forget`].
     #[inline(always)]
     pub fn forget(self, skb: &Skb) -> Self {
-        Self { count: skb.forget(self.count), ..self }
+        Self { count: skb.forget(self.count), outermost: skb.forget(self.outermost) }
     }
 
     #[inline(always)]
@@ -53,7 +53,7 @@ impl Tags {
 /// header.
 #[inline(always)]
 pub fn network_header(skb: &Skb, link_header: u32) -> Result<Option<(Tags, Offset)>, Reason> {
-    let mut tags = Tags { count: 0, outermost: (0, 0) };
+    let mut tags = Tags { count: 0, outermost: 0 };
     let mut l3 = Offset(link_header);
     if link_header == 0 {
         return Ok((skb.protocol() == ETHERTYPE_IPV4).then_some((tags, l3)));
@@ -69,7 +69,7 @@ pub fn network_header(skb: &Skb, link_header: u32) -> Result<Option<(Tags, Offse
         }
         let Ok(tag) = skb.load::<Tag>(l3) else { return Ok(None) };
         if tags.count == 0 {
-            tags.outermost = (ethertype, u16::from_be(tag.tci));
+            tags.outermost = u32::from(ethertype) << 16 | u32::from(u16::from_be(tag.tci));
         }
         tags.count += 1;
         l3 = l3 + TAG;
@@ -94,7 +94,8 @@ pub fn lift(skb: &Skb, tags: Tags, l3: Offset) -> Result<(Lifted, Offset), Reaso
         return Err(Reason::VlanDepth);
     }
     skb.vlan_pop()?;
-    Ok((Lifted(Some(apart.unwrap_or(tags.outermost))), Offset(l3.0 - tags.count * TAG)))
+    let in_frame = ((tags.outermost >> 16) as u16, tags.outermost as u16);
+    Ok((Lifted(Some(apart.unwrap_or(in_frame))), Offset(l3.0 - tags.count * TAG)))
 }
 
 impl Lifted {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use aya::programs::loaded_programs;
 use ruleset::Compiled;
 
-use crate::netlink::{Filter, Hook, Interface, Netlink, Place};
+use crate::netlink::{ETH_P_ALL, Filter, Hook, Interface, Netlink, Place};
 use crate::object::{Link, ObjectError, Program, hint};
 
 /// Our place on every hook. `tc filter show` lists it as `pref 540 bpf ... handle 0x1 sfunnel`.
@@ -57,7 +57,8 @@ pub enum AttachError {
     },
     /// Another qdisc, such as the older `ingress`.
     #[error(
-        "{interface}: can't add the clsact qdisc: {error}{}{}", hint(.error), qdisc_hint(.error)
+        "{interface}: can't add the clsact qdisc: {error}{}{}",
+        hint(.error), qdisc_hint(.interface, .error)
     )]
     Qdisc {
         /// The interface.
@@ -67,7 +68,9 @@ pub enum AttachError {
     },
     /// Somebody else's filter.
     #[error(
-        "{interface} {hook}: priority {} belongs to a {kind} filter that is not ours", PLACE.priority
+        "{interface} {hook}: priority {} belongs to a {kind} filter that is not ours; move it, as \
+         listed by `tc filter show dev {interface} {hook}`, or name other interfaces with IFACES",
+        PLACE.priority
     )]
     Occupied {
         /// The interface.
@@ -78,7 +81,10 @@ pub enum AttachError {
         kind: String,
     },
     /// The filter.
-    #[error("{interface} {hook}: can't attach the program: {error}{}{undone}", hint(.error))]
+    #[error(
+        "{interface} {hook}: can't attach the program: {error}{}{}{undone}",
+        hint(.error), filter_hint(.interface, .error)
+    )]
     Filter {
         /// The interface.
         interface: String,
@@ -127,12 +133,25 @@ fn passes(error: &io::Error) -> bool {
     )
 }
 
-fn qdisc_hint(error: &io::Error) -> &'static str {
+fn qdisc_hint(interface: &str, error: &io::Error) -> String {
     match error.raw_os_error() {
-        Some(libc::EEXIST | libc::EBUSY | libc::EINVAL) => {
-            "; another qdisc has its place, which `tc qdisc show` lists"
-        }
-        _ => "",
+        Some(libc::EEXIST | libc::EBUSY | libc::EINVAL) => format!(
+            "; another qdisc has its place: remove it, as listed by `tc qdisc show dev {interface}`, \
+             or name other interfaces with IFACES"
+        ),
+        _ => String::new(),
+    }
+}
+
+fn filter_hint(interface: &str, error: &io::Error) -> String {
+    match error.raw_os_error() {
+        // A qdisc whose filters belong to several interfaces takes none for one of them.
+        Some(libc::EOPNOTSUPP) => format!(
+            "; its clsact qdisc shares its filters with other interfaces: make it anew without \
+             `ingress_block` and `egress_block`, as listed by `tc qdisc show dev {interface}`, or \
+             name other interfaces with IFACES"
+        ),
+        _ => String::new(),
     }
 }
 
@@ -205,6 +224,9 @@ pub fn attach(
         }
     }
 
+    // What can't be undone comes last: where a filter of ours stands, another takes its place.
+    attachments.sort_by_key(|attachment| matches!(attachment.previous, Previous::OutOfReach));
+
     let mut made = Vec::new();
     for interface in interfaces {
         match netlink.ensure_clsact(interface.index) {
@@ -239,10 +261,12 @@ fn prepare<'a>(
         .filters(interface.index, hook)
         .map_err(|error| AttachError::Read { what: "the list of filters", error })?;
     let there = filters.iter().filter(|filter| filter.priority == PLACE.priority);
-    if let Some(other) = there
-        .clone()
-        .find(|filter| filter.kind != "bpf" || (filter.handle == PLACE.handle && !is_ours(filter)))
-    {
+    // A priority is of one kind and one protocol.
+    if let Some(other) = there.clone().find(|filter| {
+        filter.kind != "bpf"
+            || filter.protocol != ETH_P_ALL
+            || (filter.handle == PLACE.handle && !is_ours(filter))
+    }) {
         let (interface, kind) = (interface.name.clone(), other.kind.clone());
         return Err(AttachError::Occupied { interface, hook, kind });
     }

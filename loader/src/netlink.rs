@@ -17,7 +17,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
 /// EtherType of a filter that sees all packets, in network byte order as `tcm_info` has it.
-const ETH_P_ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
+pub const ETH_P_ALL: u16 = (libc::ETH_P_ALL as u16).to_be();
 
 /// A hook of the clsact qdisc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -74,6 +74,8 @@ pub struct Filter {
     pub hook: Hook,
     /// Lower ones are asked first.
     pub priority: u16,
+    /// EtherType of the packets that it sees, as [`ETH_P_ALL`] is one.
+    pub protocol: u16,
     /// Tells apart filters of one priority.
     pub handle: u32,
     /// What `tc` calls the kind: `bpf`, `flower`...
@@ -303,6 +305,7 @@ fn filter(message: &TcMessage, hook: Hook) -> Option<Filter> {
         index: message.header.index,
         hook,
         priority: (message.header.info >> 16) as u16,
+        protocol: message.header.info as u16,
         handle: message.header.handle.into(),
         kind: String::new(),
         name: None,

@@ -18,13 +18,21 @@ pub enum NetnsError {
         error: io::Error,
     },
     /// It is there, but closed to us.
-    #[error("can't enter the network namespace {}: {error}; CAP_SYS_ADMIN is needed", path.display())]
+    #[error("can't enter the network namespace {}: {error}{}", path.display(), hint(.error))]
     Enter {
         /// Where it is.
         path: PathBuf,
         /// What the kernel said.
         error: io::Error,
     },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => "; CAP_SYS_ADMIN is needed",
+        Some(libc::EINVAL) => "; it is something else",
+        _ => "",
+    }
 }
 
 /// Moves this thread to the network namespace `name`: one of `ip netns`, or a path such as

@@ -6,7 +6,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use abi::{Config, Counter, Interval, RuleEntry, SourceChunk, map_name};
+use abi::{Config, Counter, Node, Row, RuleEntry, SourceChunk, map_name};
 use aya::maps::MapData;
 use aya_obj::Object;
 use ruleset::Compiled;
@@ -26,7 +26,9 @@ unsafe impl aya::Pod for Value<Config> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Value<Counter> {}
 // SAFETY: as above.
-unsafe impl aya::Pod for Value<Interval> {}
+unsafe impl aya::Pod for Value<Node> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Value<Row> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Value<RuleEntry> {}
 // SAFETY: as above.
@@ -47,7 +49,7 @@ pub enum ObjectError {
         error: io::Error,
     },
     /// The verifier, or a missing privilege.
-    #[error("the kernel refuses the BPF program: {error}{}{}", hint(.error), verifier_log(.log))]
+    #[error("{}the kernel refuses the BPF program: {error}{}", verifier_log(.log), hint(.error))]
     Program {
         /// What the kernel said.
         error: io::Error,
@@ -78,7 +80,7 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
 }
 
 fn verifier_log(log: &str) -> String {
-    if log.is_empty() { String::new() } else { format!("\nthe verifier's log ends so:\n{log}") }
+    if log.is_empty() { String::new() } else { format!("the verifier's log ends so:\n{log}\n") }
 }
 
 /// What an attachment is told besides its rules.
@@ -129,8 +131,8 @@ impl Program {
 /// Every map in the object. `SCRATCH` is the program's own.
 const MAPS: [&str; 8] = [
     map_name::CONFIG,
-    map_name::INTERVALS,
-    map_name::BITS,
+    map_name::NODES,
+    map_name::ROWS,
     map_name::RULES,
     map_name::RULE_COUNTERS,
     map_name::REASONS,
@@ -151,7 +153,7 @@ impl Maps {
         link: Link,
     ) -> Result<Self, ObjectError> {
         let tables = &compiled.tables;
-        let config = Config { axes: tables.axes, link_header: link.link_header, mtu: link.mtu };
+        let config = Config { roots: tables.roots, link_header: link.link_header, mtu: link.mtu };
         let source = chunks(&compiled.ruleset.to_string());
 
         let mut maps = Self(HashMap::new());
@@ -160,8 +162,8 @@ impl Maps {
                 .get_mut(name)
                 .ok_or_else(|| ObjectError::Object(format!("it has no map {name}")))?;
             let entries = match name {
-                map_name::INTERVALS => tables.intervals.len(),
-                map_name::BITS => tables.bits.len(),
+                map_name::NODES => tables.nodes.len(),
+                map_name::ROWS => tables.rows.len(),
                 map_name::RULES | map_name::RULE_COUNTERS => tables.rules.len(),
                 map_name::SOURCE => source.len(),
                 _ => definition.max_entries() as usize,
@@ -173,8 +175,8 @@ impl Maps {
             maps.0.insert(name, map);
         }
         maps.fill(map_name::CONFIG, [config])?;
-        maps.fill(map_name::INTERVALS, tables.intervals.iter().copied())?;
-        maps.fill(map_name::BITS, tables.bits.iter().copied())?;
+        maps.fill(map_name::NODES, tables.nodes.iter().copied())?;
+        maps.fill(map_name::ROWS, tables.rows.iter().copied())?;
         maps.fill(map_name::RULES, tables.rules.iter().copied())?;
         maps.fill(map_name::SOURCE, source)?;
         Ok(maps)
@@ -197,9 +199,6 @@ impl Maps {
         self.0[name].fd().as_fd()
     }
 }
-
-// SAFETY: an integer.
-unsafe impl aya::Pod for Value<u64> {}
 
 fn chunks(text: &str) -> Vec<SourceChunk> {
     const LEN: usize = size_of::<SourceChunk>();

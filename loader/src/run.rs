@@ -94,9 +94,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
         netns::enter(name)?;
     }
     let mut netlink = Netlink::open().map_err(Failure::Netlink)?;
-    if let Command::Show { json } = settings.command {
-        return print(&show::show(&mut netlink, &settings.interfaces)?, json);
-    }
     // What is down now may have been up when it was attached.
     let interfaces = match settings.interfaces.as_slice() {
         [] => netlink
@@ -104,6 +101,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
             .map_err(|error| AttachError::Read { what: "the list of interfaces", error })?,
         names => attach::select(&mut netlink, names)?,
     };
+    if let Command::Show { json } = settings.command {
+        return print(&show::show(&mut netlink, &interfaces)?, json);
+    }
     let removed = attach::clean(&mut netlink, &interfaces)?;
     for (interface, hook) in &removed {
         log.say(format_args!("removed from {interface} {hook}"));
@@ -149,6 +149,13 @@ impl Rules {
         };
         let ruleset = source.map(|source| read(&source)).transpose()?;
         let egress_ruleset = settings.egress_ruleset.as_ref().map(read).transpose()?;
+        if settings.direction == Direction::Egress && ruleset.is_some() && egress_ruleset.is_some()
+        {
+            eprintln!(
+                "warning: of two rulesets for egress, the one in SFUNNEL_EGRESS_RULESET or \
+                 --egress-ruleset is taken; DIRECTION=both makes the other one that for ingress"
+            );
+        }
         let (ingress, egress) = match settings.direction {
             Direction::Ingress => (ruleset, egress_ruleset),
             Direction::Egress => (None, egress_ruleset.or(ruleset)),
@@ -204,9 +211,9 @@ fn load(settings: &Settings, log: Log) -> Result<(), Failure> {
         }
         let tables = &compiled.tables;
         log.debug(format_args!(
-            "{hook}: {} intervals, {} words of rule bits",
-            tables.intervals.len(),
-            tables.bits.len()
+            "{hook}: {} lookup nodes, {} rows",
+            tables.nodes.len(),
+            tables.rows.len()
         ));
     }
     if let Some(name) = &settings.netns {

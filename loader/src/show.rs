@@ -1,5 +1,6 @@
 //! What is attached where, and its counters.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 
@@ -9,7 +10,7 @@ use aya::programs::loaded_programs;
 use serde::Serialize;
 
 use crate::attach::is_ours;
-use crate::netlink::{Hook, Netlink};
+use crate::netlink::{Hook, Interface, Netlink};
 use crate::object::Value;
 
 /// One attached program.
@@ -58,37 +59,26 @@ pub enum ShowError {
         /// What it said.
         error: io::Error,
     },
-    /// The maps of a program that another process loaded.
-    #[error(
-        "{interface} {hook}: BPF program {program} is attached, but its maps can't be read: {error}; \
-         CAP_SYS_ADMIN is needed for that"
-    )]
+    /// The maps of programs that another process loaded.
+    #[error("attached to {places}; the rules and counters can't be read: {error}")]
     Maps {
-        /// The interface.
-        interface: String,
-        /// Where on it.
-        hook: Hook,
-        /// The program's number.
-        program: u32,
-        /// What went wrong.
+        /// Interfaces, hooks and programs.
+        places: String,
+        /// What went wrong with the last of them.
         error: String,
     },
 }
 
-/// Everything of ours on the interfaces named, or on all.
+/// Everything of ours on `interfaces`.
 ///
 /// # Errors
 ///
 /// See [`ShowError`].
-pub fn show(netlink: &mut Netlink, names: &[String]) -> Result<Vec<Attached>, ShowError> {
-    let interfaces = netlink
-        .interfaces()
-        .map_err(|error| ShowError::Netlink { what: "the list of interfaces", error })?;
+pub fn show(netlink: &mut Netlink, interfaces: &[Interface]) -> Result<Vec<Attached>, ShowError> {
     let mut shown = Vec::new();
+    let mut closed = Vec::new();
+    let mut last_error = String::new();
     for interface in interfaces {
-        if !names.is_empty() && !names.contains(&interface.name) {
-            continue;
-        }
         for hook in [Hook::Ingress, Hook::Egress] {
             let filters = netlink
                 .filters(interface.index, hook)
@@ -96,27 +86,43 @@ pub fn show(netlink: &mut Netlink, names: &[String]) -> Result<Vec<Attached>, Sh
             let Some(program) = filters.iter().find(|f| is_ours(f)).and_then(|f| f.program) else {
                 continue;
             };
-            let (rules, not_done) = read_maps(program).map_err(|error| ShowError::Maps {
-                interface: interface.name.clone(),
-                hook,
-                program,
-                error,
-            })?;
-            shown.push(Attached {
-                interface: interface.name.clone(),
-                hook,
-                program,
-                rules,
-                not_done,
-            });
+            let interface = interface.name.clone();
+            match read_maps(program) {
+                Ok((rules, not_done)) => {
+                    shown.push(Attached { interface, hook, program, rules, not_done });
+                }
+                Err(error) => {
+                    closed.push(format!("{interface} {hook} (BPF program {program})"));
+                    last_error = error;
+                }
+            }
         }
     }
-    Ok(shown)
+    if closed.is_empty() {
+        Ok(shown)
+    } else {
+        Err(ShowError::Maps { places: closed.join(", "), error: last_error })
+    }
+}
+
+/// An error with its causes, and with the privilege that is missing.
+fn text(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.raw_os_error() == Some(libc::EPERM)
+        {
+            text += "; CAP_SYS_ADMIN is needed";
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The rules and the counters of a program, out of its maps.
 fn read_maps(program: u32) -> Result<(Vec<Rule>, Vec<NotDone>), String> {
-    let text = |error: &dyn fmt::Display| error.to_string();
     let mut ids = Vec::new();
     for info in loaded_programs() {
         let info = info.map_err(|e| text(&e))?;

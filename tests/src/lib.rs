@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! binary     the programs under test
+//! fuzz       what holds for every text of a ruleset
 //! model      what a packet must look like, worked out afresh from the wire format
 //! naive      which rule a packet must match, by asking one after the other
 //! random     packets and rulesets, from a seed
@@ -11,6 +12,7 @@
 //! ```
 
 pub mod binary;
+pub mod fuzz;
 pub mod link;
 pub mod model;
 pub mod naive;

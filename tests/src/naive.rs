@@ -20,15 +20,14 @@ pub struct Seen {
 impl Seen {
     /// What the tables are asked with.
     pub fn key(&self) -> abi::Key {
-        let (sport, dport) = self
-            .ports
-            .map_or((abi::NO_PORT, abi::NO_PORT), |(sport, dport)| (sport.into(), dport.into()));
-        let mut key = [0; abi::axis::COUNT];
-        key[abi::axis::SADDR] = self.saddr.to_bits();
-        key[abi::axis::DADDR] = self.daddr.to_bits();
-        key[abi::axis::SPORT] = abi::port_key(self.protocol.number(), sport);
-        key[abi::axis::DPORT] = abi::port_key(self.protocol.number(), dport);
-        key
+        let (sport, dport) = self.ports.unwrap_or((0, 0));
+        abi::Key {
+            saddr: self.saddr.to_bits(),
+            daddr: self.daddr.to_bits(),
+            port_root: abi::port_root(self.protocol.number(), self.ports.is_none().into()),
+            sport,
+            dport,
+        }
     }
 }
 

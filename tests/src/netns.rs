@@ -119,6 +119,13 @@ pub struct End<'a> {
     pub mac: &'a str,
 }
 
+impl<'a> End<'a> {
+    /// An end, its fields in order.
+    pub fn new(netns: &'a Netns, interface: &'a str, address: &'a str, mac: &'a str) -> Self {
+        Self { netns, interface, address, mac }
+    }
+}
+
 /// Connects two namespaces by a veth pair, up and with addresses.
 ///
 /// # Errors

@@ -36,14 +36,13 @@ impl Net {
             router: Netns::new("router")?,
             server: Netns::new("server")?,
         };
-        let end = |netns, interface, address, mac| End { netns, interface, address, mac };
         connect(
-            end(&net.client, "c0", "10.1.0.2/24", "02:00:00:00:01:02"),
-            end(&net.router, "r1", "10.1.0.1/24", "02:00:00:00:01:01"),
+            End::new(&net.client, "c0", "10.1.0.2/24", "02:00:00:00:01:02"),
+            End::new(&net.router, "r1", "10.1.0.1/24", "02:00:00:00:01:01"),
         )?;
         connect(
-            end(&net.router, "r2", "10.2.0.1/24", "02:00:00:00:02:01"),
-            end(&net.server, "s0", "10.2.0.2/24", "02:00:00:00:02:02"),
+            End::new(&net.router, "r2", "10.2.0.1/24", "02:00:00:00:02:01"),
+            End::new(&net.server, "s0", "10.2.0.2/24", "02:00:00:00:02:02"),
         )?;
         // The largest payload, 40 bytes of options on both layers, and the funnel header.
         for (netns, interface) in

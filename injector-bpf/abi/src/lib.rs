@@ -14,7 +14,6 @@ pub mod wire;
 
 pub use lookup::{Key, Tables, bit, find_rule};
 pub use maps::{
-    Axis, Config, Counter, Interval, MAX_BIT_WORDS, MAX_INTERVALS_PER_AXIS, MAX_RULES, NO_PORT,
-    Reason, RuleAction, RuleEntry, SourceChunk, action, axis, flag, map_name, port_key,
-    program_name,
+    Config, Counter, MAX_NODES, MAX_ROWS, MAX_RULES, Node, Reason, Roots, Row, RuleAction,
+    RuleEntry, SourceChunk, WORDS, action, flag, map_name, port_root, program_name,
 };

@@ -5,21 +5,21 @@
 /// One 64-bit summary word has a bit for each of at most 64 words of 64 rules.
 pub const MAX_RULES: usize = 4096;
 
-/// Intervals on one axis, at the most: 16 steps of a binary search.
-pub const MAX_INTERVALS_PER_AXIS: usize = 1 << 16;
+/// Nodes in the `NODES` map, at the most (32 MiB).
+pub const MAX_NODES: usize = 1 << 15;
 
-/// 64-bit words in the `BITS` map, at the most (32 MiB).
-pub const MAX_BIT_WORDS: usize = 1 << 22;
+/// Rows in the `ROWS` map, at the most (17 MiB).
+pub const MAX_ROWS: usize = 1 << 15;
 
 /// Names of the maps in the BPF object, as user space looks them up (15 bytes at most, the kernel's
 /// `BPF_OBJ_NAME_LEN` less its NUL).
 pub mod map_name {
     /// `Array<Config>`, one entry.
     pub const CONFIG: &str = "CONFIG";
-    /// `Array<Interval>`: the four axes one after the other.
-    pub const INTERVALS: &str = "INTERVALS";
-    /// `Array<u64>`: rows of a summary word and one bit for each rule, see [`bit`](crate::bit).
-    pub const BITS: &str = "BITS";
+    /// `Array<Node>`: the tries of all axes.
+    pub const NODES: &str = "NODES";
+    /// `Array<Row>`: what the tries lead to.
+    pub const ROWS: &str = "ROWS";
     /// `Array<RuleEntry>`, one for each rule.
     pub const RULES: &str = "RULES";
     /// `PerCpuArray<Counter>`, one for each rule.
@@ -35,36 +35,29 @@ pub const fn program_name() -> &'static str {
     "sfunnel"
 }
 
-/// The dimensions in which a packet is looked up.
-pub mod axis {
-    /// IPv4 source address.
-    pub const SADDR: usize = 0;
-    /// IPv4 destination address.
-    pub const DADDR: usize = 1;
-    /// Protocol and source port, see [`port_key`](super::port_key).
-    pub const SPORT: usize = 2;
-    /// Protocol and destination port.
-    pub const DPORT: usize = 3;
-    /// How many there are.
-    pub const COUNT: usize = 4;
-}
+/// A node of a trie: what follows for each value of the next byte of the key. In the last byte's
+/// node these are indices of rows, in all others of nodes.
+pub type Node = [u32; 256];
 
-/// Where an axis lies in the `INTERVALS` map.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Words of rule bits in a row.
+pub const WORDS: usize = MAX_RULES / 64;
+
+/// The rules that hold for a value of an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
-pub struct Axis {
-    /// Index of the first interval.
-    pub first: u32,
-    /// Number of intervals; 0 where there is no rule.
-    pub len: u32,
+pub struct Row {
+    /// A bit for each of `words` that is not 0.
+    pub summary: u64,
+    /// A bit for each rule, see [`bit`](crate::bit).
+    pub words: [u64; WORDS],
 }
 
 /// The one entry of the `CONFIG` map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Config {
-    /// The axes, in the order of [`axis`].
-    pub axes: [Axis; axis::COUNT],
+    /// Where each axis begins.
+    pub roots: Roots,
     /// Bytes in front of the network header: 14 for Ethernet, 0 for devices such as tun.
     pub link_header: u32,
     /// Largest IP packet in bytes that may leave through this hook; 0 where the program need not
@@ -72,14 +65,26 @@ pub struct Config {
     pub mtu: u32,
 }
 
-/// One interval of an axis: it reaches from `start` to the next interval's start.
+/// Indices of the nodes that the axes' tries begin with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Interval {
-    /// First value of the interval; the first interval of an axis starts at 0.
-    pub start: u32,
-    /// Index in the `BITS` map of the row of rules that hold for the interval.
-    pub row: u32,
+pub struct Roots {
+    /// IPv4 source address: four bytes deep.
+    pub saddr: u32,
+    /// IPv4 destination address: four bytes deep.
+    pub daddr: u32,
+    /// Source port, one for each [`port_root`]: two bytes deep.
+    pub sport: [u32; 4],
+    /// Destination port, likewise.
+    pub dport: [u32; 4],
+}
+
+/// Which trie the ports of a packet are looked up in.
+///
+/// `protocol` is TCP or UDP. `portless` is 1 for a packet without ports, such as a fragment that is not the first, and else 0.
+/// Numbers and no branch, so that the verifier has one path to follow.
+pub const fn port_root(protocol: u8, portless: u32) -> u32 {
+    crate::wire::udp_bit(protocol) << 1 | portless
 }
 
 /// What a rule does.
@@ -196,22 +201,10 @@ reasons! {
     Dropped = 8, "dropped";
 }
 
-/// A packet without ports, such as a fragment that is not the first, has this one: one past the
-/// last.
-pub const NO_PORT: u32 = 1 << 16;
-
-/// The value of a port axis: protocol, and a port or [`NO_PORT`].
-///
-/// `protocol` is the IP protocol number of TCP (6) or UDP (17); they differ in the lowest bit, so
-/// that the program has no branch to take.
-pub const fn port_key(protocol: u8, port: u32) -> u32 {
-    ((protocol & 1) as u32) << 17 | port
-}
-
 const _: () = {
-    assert!(size_of::<Axis>() == 8);
-    assert!(size_of::<Config>() == 40);
-    assert!(size_of::<Interval>() == 8);
+    assert!(size_of::<Node>() == 1024);
+    assert!(size_of::<Row>() == 520);
+    assert!(size_of::<Config>() == 48);
     assert!(size_of::<RuleEntry>() == 12);
     assert!(size_of::<Counter>() == 16);
     assert!(MAX_RULES == 64 * 64);

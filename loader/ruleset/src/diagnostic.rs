@@ -3,7 +3,7 @@
 //! The text is plain, so that it reads well in an AdmissionResponse and in a container's log alike.
 //! It shows one rule at most, cut to the part that matters.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use crate::lexer::Span;
 
@@ -87,6 +87,8 @@ pub enum Kind {
     FunnelPortMissing(&'static str),
     /// A range, a set or `!=` for a funnel's port.
     FunnelOnePort(&'static str),
+    /// Anything but one address behind `dnat`.
+    DnatOneAddress,
     /// Two actions that exclude each other.
     Contradiction(&'static str, &'static str),
     /// An action a second time.
@@ -122,12 +124,12 @@ impl Kind {
             Self::TooComplex(max, what) => format!("the ruleset needs more than {max} {what}"),
             Self::ControlCharacter(c) => format!("control character U+{:04X}", u32::from(*c)),
             Self::UnexpectedCharacter(c) => {
-                format!("unexpected character `{}`", c.escape_default())
+                format!("unexpected character `{}`", printable(*c))
             }
             Self::UnknownMatch(word, meant) => {
                 format!("unknown match `{}`{}", shorten(word), did_you_mean(*meant))
             }
-            Self::Ip6 => "`ip6` is not supported".into(),
+            Self::Ip6 => "IPv6 is not supported".into(),
             Self::ValueWithoutMatch(word) => format!("`{}` belongs to no match", shorten(word)),
             Self::ActionsMissingBefore(action) => format!("`actions` is missing before `{action}`"),
             Self::ActionsMissing => "the rule ends without `actions`".into(),
@@ -160,6 +162,7 @@ impl Kind {
             Self::MatchAfterActions(name) => format!("`{name}` stands after `actions`"),
             Self::FunnelPortMissing(name) => format!("`funnel` needs `{name}`"),
             Self::FunnelOnePort(name) => format!("`{name}` of `funnel` takes exactly one port"),
+            Self::DnatOneAddress => "`dnat` takes exactly one IPv4 address".into(),
             Self::Contradiction(first, second) => format!("`{first}` and `{second}` in one rule"),
             Self::DnatFirst(name) => format!("`dnat` stands before `{name}`"),
             Self::Shadowed => "the rule can never match: earlier rules take all of it".into(),
@@ -182,17 +185,25 @@ impl Kind {
             Self::UnexpectedCharacter('=') => {
                 "a value follows its match directly, as in `dport 80`".into()
             }
-            Self::UnexpectedCharacter('"' | '\'') => "rules have no quotation marks".into(),
-            Self::UnexpectedCharacter(_) => "outside comments a rule is plain ASCII: \
-                words, numbers, addresses, `!=`, `{`, `,`, `}`, `;`"
+            Self::UnexpectedCharacter('"' | '\'' | '`' | '\u{2018}'..='\u{201F}') => {
+                "rules have no quotation marks".into()
+            }
+            Self::UnexpectedCharacter('$' | '<' | '>' | '*') => {
+                "nothing is filled in or expanded here: write the port or the address itself".into()
+            }
+            Self::UnexpectedCharacter('\\') => {
+                "no line is continued here: a rule ends at its line's end or at `;`".into()
+            }
+            Self::UnexpectedCharacter(_) => "outside comments there are only words, numbers, \
+                addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII"
                 .into(),
-            Self::UnknownMatch(..) => "matches are `ip`, `saddr`, `daddr`, `tcp`, `udp`, `sport` \
-                and `dport`, each followed by its value; `actions` ends them"
+            Self::UnknownMatch(..) => "matches are `ip`, `tcp`, `udp`, and followed by a value \
+                `saddr`, `daddr`, `sport`, `dport`; then comes `actions`"
                 .into(),
-            Self::Ip6 | Self::Ip6Address(_) => "this version funnels IPv4 alone".into(),
+            Self::Ip6 | Self::Ip6Address(_) => "rules and the funnel are for IPv4 alone".into(),
             Self::ValueWithoutMatch(_) => {
                 "a port follows `sport` or `dport`, an address `saddr` or `daddr`; \
-                 for several values write a set, `dport { 80, 443 }`"
+                 several are written `dport { 80, 443 }` or `dport 1024-2047`"
                     .into()
             }
             Self::ActionsTwice => "one rule a line; `;` separates rules as well".into(),
@@ -219,23 +230,33 @@ impl Kind {
             }
             Self::ValueMissing(name, _) => format!("such as `{name} 80`"),
             Self::NotAProtocol(_) => {
-                "name the protocol first, as in `funnel tcp` or `unfunnel udp`".into()
+                "write `funnel tcp` or `unfunnel udp`, in lower case, and ports behind it".into()
             }
-            Self::BadPort(_) => "a port is a number from 1 to 65535, a range `1024-2047`".into(),
-            Self::PortZero => "leave the match out to match every port".into(),
+            Self::BadPort(_) => {
+                "a port is a number from 1 to 65535; a range is written `1024-2047`".into()
+            }
+            Self::PortZero => "a port is a number from 1 to 65535; \
+                a match that is left out holds for every port"
+                .into(),
             Self::RangeReversed(first, last) => format!("write `{last}-{first}`"),
             Self::BadAddress(_) => "such as `10.0.0.1` or `10.0.0.0/8`".into(),
-            Self::BadPrefix(_) => "it is a number from 0 to 32".into(),
+            Self::BadPrefix(_) => {
+                "write a number from 0 to 32, as in `10.0.0.0/8`, or a netmask".into()
+            }
             Self::EmptySet => "name a value, or leave the match out".into(),
             Self::SetNotClosed => "a set ends in the rule it began in: `{ 80, 443 }`".into(),
             Self::CommaMissing => "write `{ 80, 443 }`".into(),
             Self::Misplaced("!=") => "it follows `saddr`, `daddr`, `sport` or `dport`".into(),
-            Self::Misplaced(_) => "a set follows a match: `dport { 80, 443 }`".into(),
+            Self::Misplaced(",") => {
+                "a comma separates the values of a set, as in `dport { 80, 443 }`".into()
+            }
+            Self::Misplaced(_) => "braces hold a set behind a match: `dport { 80, 443 }`".into(),
             Self::ActionMissing | Self::UnknownAction(..) => ACTIONS_ARE.into(),
             Self::MatchAfterActions(_) => "matches come before `actions`".into(),
             Self::FunnelPortMissing(_) | Self::FunnelOnePort(_) => {
-                "both ports of the new header are needed: `funnel tcp dport 80 sport 540`".into()
+                "the new header needs one port each: `funnel tcp dport 80 sport 540`".into()
             }
+            Self::DnatOneAddress => "such as `dnat 10.0.0.1`".into(),
             Self::Contradiction("funnel" | "unfunnel", "funnel" | "unfunnel") => {
                 "a rule pushes a header or removes one".into()
             }
@@ -273,9 +294,9 @@ pub struct Diagnostic {
     pub column: usize,
     /// The rule, or the part of it around the mistake, printable and in one line.
     excerpt: String,
-    /// Characters of the excerpt before the mistake.
+    /// Columns of the excerpt before the mistake.
     indent: usize,
-    /// Characters to point at.
+    /// Columns to point at.
     width: usize,
 }
 
@@ -339,7 +360,7 @@ struct Excerpt {
 }
 
 impl Excerpt {
-    /// Characters shown before and after the start of the mistake, at the most.
+    /// Columns shown before and after the start of the mistake, at the most.
     const BEFORE: usize = 60;
     const AFTER: usize = 60;
 
@@ -348,35 +369,52 @@ impl Excerpt {
         let is_end = |c: char| matches!(c, '\n' | ';' | '#');
         let start = text[..span.start].rfind(is_end).map_or(0, |at| at + 1);
         let end = text[span.end..].find(is_end).map_or(text.len(), |at| span.end + at);
-        let start = start
-            + (text[start..].len() - text[start..].trim_start().len()).min(span.start - start);
+        // The mistake itself may be a blank of a kind.
+        let end = span.end + text[span.end..end].trim_end().len();
 
-        let head: Vec<char> = text[start..span.start].chars().collect();
-        let skipped = head.len().saturating_sub(Self::BEFORE);
-        let mut shown = String::from(if skipped > 0 { "..." } else { "" });
-        head[skipped..].iter().for_each(|&c| push_printable(&mut shown, c));
-        let indent = shown.chars().count();
+        let head = text[start..span.start].trim_start();
+        let mut columns = 0;
+        let cut = head.char_indices().rev().find(|&(_, c)| {
+            columns += printable(c).len();
+            columns > Self::BEFORE
+        });
+        let mut shown = match cut {
+            None => printed(head),
+            Some((at, c)) => format!("...{}", printed(&head[at + c.len_utf8()..])),
+        };
+        let indent = shown.len();
 
-        let tail = text[span.start..end].trim_end();
-        tail.chars().take(Self::AFTER).for_each(|c| push_printable(&mut shown, c));
-        if tail.chars().count() > Self::AFTER {
-            shown.push_str("...");
-        }
-        let mut pointed = String::new();
-        text[span.clone()].chars().take(Self::AFTER).for_each(|c| push_printable(&mut pointed, c));
-        Self { text: shown, indent, width: pointed.chars().count().max(1) }
+        let tail = &text[span.start..end];
+        let mut columns = 0;
+        let cut = tail.char_indices().find(|&(_, c)| {
+            columns += printable(c).len();
+            columns > Self::AFTER
+        });
+        let pointed = match cut {
+            None => {
+                shown += &printed(tail);
+                printed(&text[span.clone()])
+            }
+            Some((at, _)) => {
+                shown += &printed(&tail[..at]);
+                shown += "...";
+                printed(&tail[..at.min(span.len())])
+            }
+        };
+        Self { text: shown, indent, width: pointed.len().max(1) }
     }
+}
+
+fn printed(text: &str) -> String {
+    text.chars().map(printable).collect()
 }
 
 /// Nothing that a terminal or a log would act on: one column for each ASCII character, an escape
 /// for everything else.
-fn push_printable(to: &mut String, c: char) {
+fn printable(c: char) -> String {
     match c {
-        '\t' => to.push(' '),
-        ' '..='~' => to.push(c),
-        c => {
-            // Writing to a String can't fail.
-            let _ = write!(to, "{}", c.escape_default());
-        }
+        '\t' => ' '.into(),
+        ' '..='~' => c.into(),
+        c => c.escape_default().to_string(),
     }
 }

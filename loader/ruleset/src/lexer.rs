@@ -42,8 +42,10 @@ pub fn lex(text: &str) -> Result<Vec<(Token<'_>, Span)>, (Kind, Span)> {
                 comment = false;
                 Token::End
             }
-            '\t' | '\r' => continue,
-            c if c.is_control() => return Err((Kind::ControlCharacter(c), span)),
+            '\t' => continue,
+            // CRLF. Alone it would let a terminal write over what a rule says.
+            '\r' if chars.peek().is_none_or(|&(_, next)| next == '\n') => continue,
+            c if is_control(c) => return Err((Kind::ControlCharacter(c), span)),
             _ if comment => continue,
             ' ' => continue,
             '#' => {
@@ -69,6 +71,13 @@ pub fn lex(text: &str) -> Result<Vec<(Token<'_>, Span)>, (Kind, Span)> {
     }
     tokens.push((Token::End, text.len()..text.len()));
     Ok(tokens)
+}
+
+/// Whether `c` could make a text look unlike what it says: control characters, Unicode's line ends,
+/// and those that turn the direction of writing (CVE-2021-42574).
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Whether `c` is part of a word. All of them are one byte long.

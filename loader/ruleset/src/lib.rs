@@ -50,8 +50,12 @@ pub struct Compiled {
 pub fn compile(text: &str) -> Result<Compiled, Diagnostic> {
     let parsed = parse(text)?;
     let axes: Vec<_> = parsed.ruleset.rules.iter().map(tables::rule_axes).collect();
-    let tables = Tables::build(&parsed.ruleset, &axes)
-        .map_err(|kind| Diagnostic::new(kind, text, parsed.rules[0].clone()))?;
+    let tables = Tables::build(&parsed.ruleset, &axes).map_err(|kind| {
+        // No rule alone is to blame; the largest one is the first to look at.
+        let sizes = axes.iter().map(|axes| axes.iter().map(Vec::len).sum::<usize>());
+        let largest = sizes.zip(&parsed.rules).max_by_key(|&(size, _)| size);
+        Diagnostic::new(kind, text, largest.map_or(0..0, |(_, span)| span.clone()))
+    })?;
     let warnings = shadow::find(&axes)
         .into_iter()
         .map(|(rule, kind)| Diagnostic::new(kind, text, parsed.rules[rule].clone()))

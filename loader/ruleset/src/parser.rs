@@ -32,7 +32,8 @@ type Error = (Kind, Span);
 
 fn parse_at(text: &str) -> Result<Parsed, Error> {
     if text.len() > MAX_TEXT {
-        return Err((Kind::TooLong(MAX_TEXT), 0..0));
+        let end = text.floor_char_boundary(MAX_TEXT);
+        return Err((Kind::TooLong(MAX_TEXT), end..end));
     }
     let tokens = lex(text)?;
     let mut parsed = Parsed { ruleset: Ruleset { rules: Vec::new() }, rules: Vec::new() };
@@ -213,14 +214,14 @@ impl<'a> Parser<'a> {
                 self.next_if(Token::Word("decap"));
                 Action::Unfunnel { protocol: self.value("unfunnel", protocol)?, dnat: None }
             }
-            _ => Action::Dnat(self.value("dnat", address)?),
+            _ => Action::Dnat(self.new_address()?),
         };
         while let Some((name, span)) = self.action_name()? {
             match (&mut action, name) {
                 (Action::Funnel { dnat, .. } | Action::Unfunnel { dnat, .. }, "dnat")
                     if dnat.is_none() =>
                 {
-                    *dnat = Some(self.value("dnat", address)?);
+                    *dnat = Some(self.new_address()?);
                 }
                 (Action::Funnel { .. } | Action::Unfunnel { .. }, "dnat") => {
                     return Err((Kind::ActionTwice(name), span));
@@ -245,6 +246,17 @@ impl<'a> Parser<'a> {
                 None => Err((not_an_action(word), span)),
             },
             other => Err((Kind::Misplaced(symbol(other)), span)),
+        }
+    }
+
+    /// The one address behind `dnat`.
+    fn new_address(&mut self) -> Result<Ipv4Addr, Error> {
+        match self.peek() {
+            (Token::NotEqual | Token::Open, span) => Err((Kind::DnatOneAddress, span)),
+            _ => self.value("dnat", address).map_err(|error| match error {
+                (Kind::BadAddress(_), span) => (Kind::DnatOneAddress, span),
+                other => other,
+            }),
         }
     }
 
@@ -367,16 +379,20 @@ fn not_a_match(word: &str) -> Kind {
     if let Some(action) = ACTIONS.iter().find(|&&name| name == word) {
         return Kind::ActionsMissingBefore(action);
     }
-    if word == "ip6" {
+    if matches!(word, "ip6" | "ipv6") {
         return Kind::Ip6;
     }
-    if word.starts_with(|c: char| c.is_ascii_digit()) {
+    // A dash: somebody put blanks into a range.
+    if word.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
         return Kind::ValueWithoutMatch(word.to_owned());
     }
     // `tcp port 80` is in the original's own documentation; most who write it mean `dport`.
     let meant = match word {
         "port" => Some("dport"),
         "addr" => Some("daddr"),
+        "ip4" | "ipv4" => Some("ip"),
+        // They look like `tcp`, and are meant as they are written.
+        "icmp" | "sctp" => None,
         _ => similar(word, MATCHES.iter().chain(&["actions"])),
     };
     Kind::UnknownMatch(word.to_owned(), meant)
@@ -392,7 +408,7 @@ fn not_an_action(word: &str) -> Kind {
     Kind::UnknownAction(word.to_owned(), similar(word, ACTIONS.iter()))
 }
 
-/// The keyword that is at most two letters away from `word`.
+/// The keyword that `word` comes close to: at most two letters away, one if the keyword is short.
 fn similar<'a>(
     word: &str,
     keywords: impl Iterator<Item = &'a &'static str>,
@@ -400,7 +416,9 @@ fn similar<'a>(
     let lower = word.get(..16).unwrap_or(word).to_ascii_lowercase();
     keywords
         .map(|&keyword| (strsim::damerau_levenshtein(&lower, keyword), keyword))
-        .filter(|&(distance, keyword)| distance <= 2 && distance < keyword.len().min(lower.len()))
+        .filter(|&(distance, keyword)| {
+            distance <= if keyword.len() > 3 { 2 } else { 1 } && distance < lower.len()
+        })
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, keyword)| keyword)
 }

@@ -5,8 +5,7 @@
 use std::collections::HashMap;
 
 use abi::{
-    Axis, Interval, MAX_BIT_WORDS, MAX_INTERVALS_PER_AXIS, NO_PORT, RuleAction, RuleEntry, axis,
-    bit, flag, port_key,
+    MAX_NODES, MAX_ROWS, Node, Roots, Row, RuleAction, RuleEntry, WORDS, bit, flag, port_root,
 };
 
 use crate::ast::{Action, Cidr, Match, PortRange, Protocol, Rule, Ruleset};
@@ -15,116 +14,180 @@ use crate::diagnostic::Kind;
 /// Values of one axis, as sorted, disjoint ranges that include both ends.
 pub(crate) type Ranges = Vec<(u32, u32)>;
 
-/// What a rule matches: the product of its four axes.
-pub(crate) type RuleAxes = [Ranges; axis::COUNT];
+/// What a rule matches: the product of its axes.
+pub(crate) type RuleAxes = [Ranges; AXES];
+
+/// Source address, destination address, source port, destination port. Ports come with their
+/// protocol, see [`port_value`].
+pub(crate) const AXES: usize = 4;
 
 /// The compiled ruleset, in the layout of crate `abi`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
-    /// Where each axis lies in `intervals`.
-    pub axes: [Axis; axis::COUNT],
-    /// The `INTERVALS` map.
-    pub intervals: Vec<Interval>,
-    /// The `BITS` map.
-    pub bits: Vec<u64>,
+    /// Where the tries begin.
+    pub roots: Roots,
+    /// The `NODES` map.
+    pub nodes: Vec<Node>,
+    /// The `ROWS` map.
+    pub rows: Vec<Row>,
     /// The `RULES` map.
     pub rules: Vec<RuleEntry>,
 }
 
 impl abi::Tables for Tables {
-    fn axis(&self, axis: usize) -> Axis {
-        self.axes[axis]
+    fn roots(&self) -> &Roots {
+        &self.roots
     }
 
-    fn interval(&self, index: u32) -> Option<Interval> {
-        self.intervals.get(index as usize).copied()
+    fn node(&self, index: u32) -> Option<&Node> {
+        self.nodes.get(index as usize)
     }
 
-    fn bits(&self, index: u32) -> Option<u64> {
-        self.bits.get(index as usize).copied()
+    fn row(&self, index: u32) -> Option<&Row> {
+        self.rows.get(index as usize)
     }
 }
 
 impl Tables {
     pub(crate) fn build(ruleset: &Ruleset, rules: &[RuleAxes]) -> Result<Self, Kind> {
-        let mut tables =
-            Self { rules: ruleset.rules.iter().map(entry).collect(), ..Self::default() };
-        let mut rows = Rows::new(rules.len());
-        for axis in 0..axis::COUNT {
-            let first = tables.intervals.len();
-            tables.add_axis(rules.iter().map(|rule| rule[axis].as_slice()), &mut rows)?;
-            let len = tables.intervals.len() - first;
-            if len > MAX_INTERVALS_PER_AXIS {
-                return Err(Kind::TooComplex(MAX_INTERVALS_PER_AXIS, "addresses or ports"));
-            }
-            tables.axes[axis] = Axis { first: index(first), len: index(len) };
-        }
-        tables.bits = rows.bits;
-        Ok(tables)
+        let mut rows = Rows::default();
+        let mut tries = Tries::default();
+        let axis = |axis: usize| rules.iter().map(move |rule| rule[axis].as_slice());
+        let saddr = intervals(axis(0), &mut rows)?;
+        let daddr = intervals(axis(1), &mut rows)?;
+        let sport = intervals(axis(2), &mut rows)?;
+        let dport = intervals(axis(3), &mut rows)?;
+        let roots = Roots {
+            saddr: tries.build(&saddr, 0, 4)?,
+            daddr: tries.build(&daddr, 0, 4)?,
+            sport: tries.build_ports(&sport)?,
+            dport: tries.build_ports(&dport)?,
+        };
+        let rules = ruleset.rules.iter().map(entry).collect();
+        Ok(Self { roots, nodes: tries.nodes, rows: rows.rows, rules })
     }
+}
 
-    /// Sweeps over one axis: wherever a rule begins or ends, a new interval begins.
-    fn add_axis<'a>(
-        &mut self,
-        rules: impl Iterator<Item = &'a [(u32, u32)]>,
-        rows: &mut Rows,
-    ) -> Result<(), Kind> {
-        let mut edges: Vec<(u32, usize)> = Vec::new();
-        for (rule, ranges) in rules.enumerate() {
-            for &(first, last) in ranges {
-                edges.push((first, rule));
-                // Behind the axis' last value nothing begins.
-                edges.extend(last.checked_add(1).map(|next| (next, rule)));
-            }
+/// One interval of an axis: it reaches from `start` to the next one's start.
+struct Interval {
+    start: u32,
+    /// Index of the row that holds for it.
+    row: u32,
+}
+
+/// Sweeps over an axis: wherever a rule begins or ends, a new interval begins. The first begins at 0.
+fn intervals<'a>(
+    rules: impl Iterator<Item = &'a [(u32, u32)]>,
+    rows: &mut Rows,
+) -> Result<Vec<Interval>, Kind> {
+    let mut edges: Vec<(u32, usize)> = Vec::new();
+    for (rule, ranges) in rules.enumerate() {
+        for &(first, last) in ranges {
+            edges.push((first, rule));
+            // Behind the axis' last value nothing begins.
+            edges.extend(last.checked_add(1).map(|next| (next, rule)));
         }
-        edges.sort_unstable();
+    }
+    edges.sort_unstable();
 
-        let mut current = vec![0; rows.words];
-        let mut start = 0;
-        let mut edges = edges.into_iter().peekable();
-        loop {
-            // Ranges of a rule don't touch, so each edge turns its bit.
-            while let Some((_, rule)) = edges.next_if(|&(at, _)| at == start) {
-                current[rule / 64] ^= bit(index(rule));
-            }
-            let row = rows.insert(&current)?;
-            self.intervals.push(Interval { start, row });
-            match edges.peek() {
-                Some(&(next, _)) => start = next,
-                None => return Ok(()),
-            }
+    let mut intervals = Vec::new();
+    let mut current = [0; WORDS];
+    let mut start = 0;
+    let mut edges = edges.into_iter().peekable();
+    loop {
+        // Ranges of a rule don't touch, so each edge turns its bit.
+        while let Some((_, rule)) = edges.next_if(|&(at, _)| at == start) {
+            current[rule / 64] ^= bit(index(rule));
+        }
+        intervals.push(Interval { start, row: rows.insert(&current)? });
+        match edges.peek() {
+            Some(&(next, _)) => start = next,
+            None => return Ok(intervals),
         }
     }
 }
 
-/// The `BITS` map while it grows. Equal rows are kept once.
+/// The `ROWS` map while it grows. Equal rows are kept once.
+#[derive(Default)]
 struct Rows {
-    words: usize,
-    bits: Vec<u64>,
-    known: HashMap<Box<[u64]>, u32>,
+    rows: Vec<Row>,
+    known: HashMap<[u64; WORDS], u32>,
 }
 
 impl Rows {
-    fn new(rules: usize) -> Self {
-        Self { words: rules.div_ceil(64), bits: Vec::new(), known: HashMap::new() }
-    }
-
-    fn insert(&mut self, row: &[u64]) -> Result<u32, Kind> {
-        if let Some(&at) = self.known.get(row) {
+    fn insert(&mut self, words: &[u64; WORDS]) -> Result<u32, Kind> {
+        if let Some(&at) = self.known.get(words) {
             return Ok(at);
         }
-        let at = index(self.bits.len());
+        if self.rows.len() == MAX_ROWS {
+            return Err(Kind::TooComplex(MAX_ROWS, "rows of lookup table"));
+        }
         let summary = (0..)
-            .zip(row)
+            .zip(words)
             .filter(|&(_, &word)| word != 0)
             .fold(0, |summary, (number, _)| summary | bit(number));
-        self.bits.push(summary);
-        self.bits.extend_from_slice(row);
-        if self.bits.len() > MAX_BIT_WORDS {
-            return Err(Kind::TooComplex(MAX_BIT_WORDS, "words of lookup table"));
-        }
-        self.known.insert(row.into(), at);
+        let at = index(self.rows.len());
+        self.rows.push(Row { summary, words: *words });
+        self.known.insert(*words, at);
         Ok(at)
+    }
+}
+
+/// The `NODES` map while it grows.
+#[derive(Default)]
+struct Tries {
+    nodes: Vec<Node>,
+    /// Tries in which every path leads to the same row, by depth and row.
+    constant: HashMap<(u32, u32), u32>,
+}
+
+impl Tries {
+    /// The trie for `depth` more bytes of keys that begin with those of `start`, or the row if there
+    /// are none.
+    fn build(&mut self, intervals: &[Interval], start: u32, depth: u32) -> Result<u32, Kind> {
+        // The interval that `start` lies in, and those that begin behind it in the same block.
+        let at = intervals.partition_point(|interval| interval.start <= start) - 1;
+        let last = start | u32::try_from((1_u64 << (8 * depth)) - 1).expect("four bytes at most");
+        let end = intervals.partition_point(|interval| interval.start <= last);
+        let here = &intervals[at..end];
+        if let [Interval { row, .. }] = here {
+            return self.constant(*row, depth);
+        }
+        let mut node = [0; 256];
+        for (byte, next) in (0..).zip(&mut node) {
+            *next = self.build(here, start | byte << (8 * (depth - 1)), depth - 1)?;
+        }
+        self.push(node)
+    }
+
+    fn constant(&mut self, row: u32, depth: u32) -> Result<u32, Kind> {
+        if depth == 0 {
+            return Ok(row);
+        }
+        if let Some(&at) = self.constant.get(&(depth, row)) {
+            return Ok(at);
+        }
+        let next = self.constant(row, depth - 1)?;
+        let at = self.push([next; 256])?;
+        self.constant.insert((depth, row), at);
+        Ok(at)
+    }
+
+    /// One trie for each `port_root`.
+    fn build_ports(&mut self, intervals: &[Interval]) -> Result<[u32; 4], Kind> {
+        let mut roots = [0; 4];
+        for (number, root) in (0..).zip(&mut roots) {
+            *root = self.build(intervals, number << 16, 2)?;
+        }
+        Ok(roots)
+    }
+
+    fn push(&mut self, node: Node) -> Result<u32, Kind> {
+        if self.nodes.len() == MAX_NODES {
+            return Err(Kind::TooComplex(MAX_NODES, "nodes of lookup table"));
+        }
+        self.nodes.push(node);
+        Ok(index(self.nodes.len() - 1))
     }
 }
 
@@ -163,11 +226,13 @@ fn entry(rule: &Rule) -> RuleEntry {
 /// What `rule` matches on each axis.
 pub(crate) fn rule_axes(rule: &Rule) -> RuleAxes {
     let Rule { matches, .. } = rule;
+    // A packet has both ports or none.
+    let with_ports = matches.sport.is_some() || matches.dport.is_some();
     [
         addresses(matches.saddr.as_ref()),
         addresses(matches.daddr.as_ref()),
-        ports(matches.protocol, matches.sport.as_ref()),
-        ports(matches.protocol, matches.dport.as_ref()),
+        ports(matches.protocol, matches.sport.as_ref(), with_ports),
+        ports(matches.protocol, matches.dport.as_ref(), with_ports),
     ]
 }
 
@@ -179,15 +244,22 @@ fn addresses(value: Option<&Match<Cidr>>) -> Ranges {
     }
 }
 
-fn ports(protocol: Protocol, value: Option<&Match<PortRange>>) -> Ranges {
-    let key = |port: u32| port_key(protocol.number(), port);
+fn ports(protocol: Protocol, value: Option<&Match<PortRange>>, with_ports: bool) -> Ranges {
+    let port = |port| port_value(protocol, Some(port));
+    let all = (port(0), port(u16::MAX));
     match value {
+        None if with_ports => vec![all],
         // A packet without ports is matched too.
-        None => vec![(key(0), key(NO_PORT))],
-        Some(value) => ranges(value, (key(0), key(u16::MAX.into())), |range| {
-            (key(range.first.get().into()), key(range.last.get().into()))
-        }),
+        None => vec![(port(0), port_value(protocol, None))],
+        Some(value) => {
+            ranges(value, all, |range| (port(range.first.get()), port(range.last.get())))
+        }
     }
+}
+
+/// The place of a port on its axis. A packet without ports comes right behind the last port.
+fn port_value(protocol: Protocol, port: Option<u16>) -> u32 {
+    port_root(protocol.number(), port.is_none().into()) << 16 | u32::from(port.unwrap_or(0))
 }
 
 /// The values of a match, or with `!=` all else between the ends of `all`.

@@ -1,0 +1,46 @@
+# The named recipes that a person and CI run alike. `make help` lists them.
+
+# Static binaries with the C library of the host: no other target has to be installed.
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+RELEASE := target/$(HOST)/release
+BUILD_RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target $(HOST)
+
+FUZZ_SECONDS ?= 600
+
+.DEFAULT_GOAL := help
+.PHONY: help setup release demo test lint bench fuzz
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## Install what is missing (apt, cargo), and say what
+	@tests/setup.sh
+
+release: setup ## Static binaries
+	$(BUILD_RELEASE) --package loader --package webhook
+	@ls -l $(RELEASE)/sfunnel-loader $(RELEASE)/sfunnel-webhook
+
+demo: setup ## From an annotation to a packet, on this machine
+	@echo 'Building (a few minutes the first time)...'
+	@$(BUILD_RELEASE) --quiet --package loader --package webhook
+	@cargo build --locked --quiet --release --package tests --bin demo
+	@SFUNNEL_LOADER=$(RELEASE)/sfunnel-loader SFUNNEL_WEBHOOK=$(RELEASE)/sfunnel-webhook target/release/demo
+
+test: setup lint ## Everything
+	cargo build --locked
+	cargo test --locked
+
+lint: setup ## Format and clippy
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+bench: ## Ratios, each with what it is compared to
+	@tests/setup.sh bench
+	@echo 'Building (a few minutes the first time)...'
+	@$(BUILD_RELEASE) --quiet --package loader --package webhook
+	@cargo build --locked --quiet --release --package tests --bin bench
+	@SFUNNEL_LOADER=$(RELEASE)/sfunnel-loader SFUNNEL_WEBHOOK=$(RELEASE)/sfunnel-webhook target/release/bench
+
+fuzz: ## Each fuzz target for FUZZ_SECONDS
+	@tests/setup.sh fuzz
+	cd tests && cargo +nightly fuzz run ruleset -- -max_total_time=$(FUZZ_SECONDS)
