@@ -83,8 +83,8 @@ bpf_toolchain
 
 case ${1:-} in
     '') ;;
-    # What the original does in every container: clang, and tc to attach the object.
-    bench) packages clang libbpf-dev linux-libc-dev ;;
+    # What the original does in every container: a Python script, clang, tc.
+    bench) packages python3 clang libbpf-dev linux-libc-dev ;;
     fuzz)
         rustup run nightly rustc --version >/dev/null 2>&1 ||
             fail 'fuzzing needs a nightly compiler: rustup toolchain install nightly'

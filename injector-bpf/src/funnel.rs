@@ -14,8 +14,8 @@ use abi::{Config, Reason, RuleEntry, flag, wire};
 
 use crate::checksum::Sum;
 use crate::packet::{IPV4_HEADER, Packet, is_segment};
-use crate::skb::{Done, Offset, Plain, Skb};
-use crate::vlan;
+use crate::rewrite::rewrite;
+use crate::skb::{Done, MAX_SUM, Offset, Plain, Refused, Saved, Skb};
 
 /// A funnel header that is TCP. Numbers in network byte order.
 #[derive(Clone, Copy)]
@@ -65,24 +65,18 @@ pub fn funnel(skb: &Skb, packet: &Packet, rule: &RuleEntry, config: &Config) -> 
     }
 
     let inner = Inner::look(skb, packet)?;
-    let (tag, l3) = vlan::lift(skb, packet.tags, packet.l3)?;
-    let made = if inner.pending {
-        make_room_unpending(skb, packet, l3, header_len)
-    } else {
-        skb.adjust_room(header_len as i32).map_err(Reason::from)
-    };
-    match made {
-        Ok(()) => {}
-        // Without its tag the packet is not what it was.
-        Err(Reason::HelperError) if !packet.tags.is_empty() => return Err(Reason::Dropped),
-        Err(reason) => return Err(reason),
-    }
-    let written = write(skb, packet, rule, l3, header_len, &inner).and_then(|()| tag.put_back(skb));
-    if written.is_err() {
-        return Err(Reason::Dropped);
-    }
-    skb.set_hash_invalid();
-    Ok(())
+    rewrite(
+        skb,
+        packet,
+        |l3| {
+            if inner.pending {
+                make_room_unpending(skb, packet, l3, header_len)
+            } else {
+                Ok(skb.adjust_room(header_len as i32)?)
+            }
+        },
+        |l3| write(skb, packet, rule, l3, header_len, &inner),
+    )
 }
 
 /// What becomes of the packet's own checksum.
@@ -108,6 +102,9 @@ impl Inner {
         let needs_sum = skb.forget((pending | missing).into()) != 0;
         let pending = skb.forget(pending.into()) != 0;
         if needs_sum {
+            if packet.l4_len > MAX_SUM {
+                return Err(Reason::NoRoom);
+            }
             // There is no checksum to derive the new one from. A router that sends flows without
             // checksums gets them here: behind a TCP header they can't be left out.
             let check = skb
@@ -144,9 +141,12 @@ fn make_room_unpending(
     if padded {
         skb.change_len(behind.0 + cut)?;
     }
-    let saved = skb.save(behind, cut)?;
-    skb.adjust_room(-(cut as i32))?;
-    let rest = || -> Done {
+    let first = || -> Done<Saved> {
+        let saved = skb.save(behind, cut)?;
+        skb.adjust_room(-(cut as i32))?;
+        Ok(saved)
+    };
+    let rest = |saved: Saved| -> Done {
         skb.adjust_room((cut + header_len) as i32)?;
         skb.restore(behind + header_len, &saved, cut)?;
         if padded {
@@ -154,7 +154,9 @@ fn make_room_unpending(
         }
         Ok(())
     };
-    rest().map_err(|_| Reason::Dropped)
+    let unchanged = if padded { Reason::Dropped } else { Reason::HelperError };
+    let saved = first().map_err(|Refused| unchanged)?;
+    rest(saved).map_err(|Refused| Reason::Dropped)
 }
 
 /// Fills the room that was made at `l3`.

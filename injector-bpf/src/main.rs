@@ -7,6 +7,7 @@
 //! funnel.rs   push the funnel header
 //! unfunnel.rs remove it
 //! dnat.rs     set the destination address
+//! rewrite.rs  the order in which headers are pushed and removed
 //! ```
 //!
 //! A packet leaves repaired, or untouched, or dropped and counted. Everything that can be refused is
@@ -32,6 +33,8 @@ mod maps;
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod program;
+#[cfg(target_arch = "bpf")]
+mod rewrite;
 #[cfg(target_arch = "bpf")]
 mod skb;
 #[cfg(target_arch = "bpf")]

@@ -16,6 +16,10 @@ use aya_ebpf::programs::TcContext;
 use crate::checksum::Sum;
 use crate::maps::{CHUNK, SCRATCH, Scratch};
 
+/// Bytes that are summed up of one packet, at the most: more than any network card sends in one
+/// frame. Each chunk of them costs time whenever the verifier looks at the program.
+pub const MAX_SUM: u32 = 16 << 10;
+
 /// Bytes from the start of the frame.
 #[derive(Clone, Copy)]
 pub struct Offset(pub u32);
@@ -170,11 +174,10 @@ impl Skb {
         self.store_bytes(at, saved.scratch.cast_const().cast(), len as u32, BPF_F_RECOMPUTE_CSUM)
     }
 
-    /// Sum of `len` bytes from `at`.
+    /// Sum of `len` bytes from `at`; at most [`MAX_SUM`].
     #[inline(always)]
     pub fn sum(&self, at: Offset, len: u32) -> Done<Sum> {
-        /// The longest IP packet has no more.
-        const WHOLE_CHUNKS: usize = u16::MAX as usize / CHUNK;
+        const WHOLE_CHUNKS: usize = MAX_SUM as usize / CHUNK;
         let scratch = SCRATCH.get_ptr_mut(0).ok_or(Refused)?;
         let (mut at, mut left, mut sum) = (at, len, 0);
         for _ in 0..WHOLE_CHUNKS {
@@ -251,16 +254,25 @@ impl Skb {
     /// (`inet_proto_csum_replace_by_diff` in net/core/utils.c). So: change it, look, change it
     /// back.
     #[inline(always)]
-    pub fn is_checksum_pending(&self, at: Offset, check: u16) -> Done<bool> {
+    pub fn is_checksum_pending(&self, at: Offset, check: u16) -> Result<bool, Reason> {
         // SAFETY: the context is valid.
         done(unsafe { helpers::bpf_l4_csum_replace(self.0, at.0, 0, 1, 2) })?;
-        if self.load::<u16>(at)? == check {
-            return Ok(true);
-        }
-        // Without BPF_F_RECOMPUTE_CSUM: the helper above did not touch the card's sum either.
-        self.store_bytes(at, ptr::from_ref(&check).cast(), 2, 0)?;
-        Ok(false)
+        let pending = || -> Done<bool> {
+            if self.load::<u16>(at)? == check {
+                return Ok(true);
+            }
+            // Without BPF_F_RECOMPUTE_CSUM: the helper above did not touch the card's sum either.
+            self.store_bytes(at, ptr::from_ref(&check).cast(), 2, 0)?;
+            Ok(false)
+        };
+        pending().map_err(|Refused| Reason::Dropped)
     }
+}
+
+/// Bytes that were copied to the scratch; the next use of it overwrites them.
+pub struct Saved {
+    scratch: *mut Scratch,
+    len: u32,
 }
 
 /// Adds `len` bytes of the packet to `sum`, through the scratch.
@@ -283,12 +295,6 @@ unsafe fn sum_scratch(
         helpers::bpf_csum_diff(ptr::null_mut(), 0, scratch.cast(), words as u32, sum)
     };
     if sum < 0 { Err(Refused) } else { Ok(sum as u32) }
-}
-
-/// Bytes that were copied to the scratch; the next use of it overwrites them.
-pub struct Saved {
-    scratch: *mut Scratch,
-    len: u32,
 }
 
 #[inline(always)]

@@ -12,8 +12,8 @@ use abi::{Reason, RuleEntry, flag, wire};
 
 use crate::checksum::Sum;
 use crate::packet::{IPV4_HEADER, Packet, is_segment, tcp_data_offset};
-use crate::skb::{Done, Offset, Skb};
-use crate::vlan;
+use crate::rewrite::rewrite;
+use crate::skb::{Done, Offset, Refused, Skb};
 
 /// Carries out an `unfunnel` rule.
 #[inline(always)]
@@ -24,19 +24,12 @@ pub fn unfunnel(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reas
         return Err(Reason::NotFunnelled);
     }
 
-    let (tag, l3) = vlan::lift(skb, packet.tags, packet.l3)?;
-    match remove(skb, packet, l3, header_len) {
-        Ok(()) => {}
-        // Without its tag the packet is not what it was.
-        Err(Reason::HelperError) if !packet.tags.is_empty() => return Err(Reason::Dropped),
-        Err(reason) => return Err(reason),
-    }
-    let written = write(skb, packet, rule, l3, header_len).and_then(|()| tag.put_back(skb));
-    if written.is_err() {
-        return Err(Reason::Dropped);
-    }
-    skb.set_hash_invalid();
-    Ok(())
+    rewrite(
+        skb,
+        packet,
+        |l3| remove(skb, packet, l3, header_len),
+        |l3| write(skb, packet, rule, l3, header_len),
+    )
 }
 
 /// Whether the packet can be a funnelled one: a header of the funnel's size, and behind it a header
@@ -81,7 +74,7 @@ fn write(skb: &Skb, packet: &Packet, rule: &RuleEntry, l3: Offset, header_len: u
     if check == 0 && rule.protocol == wire::UDP {
         return Ok(());
     }
-    let check = if skb.is_checksum_pending(at, check)? {
+    let check = if skb.is_checksum_pending(at, check).map_err(|_| Refused)? {
         // On the same machine the checksum may be pending still: it then is the pseudo-header's.
         Sum::pseudo_header(ip.saddr, daddr, rule.protocol, packet.l4_len - header_len).fold()
     } else {

@@ -81,17 +81,31 @@ impl Runner {
     }
 
     /// Runs the program on a frame that the kernel may refuse to make a packet of.
+    /// Runs the program on an IP packet whose sum the network card has delivered, and has the kernel
+    /// check that the sum is right afterwards as well (Linux 6.11, commit a3cfe84cca28).
+    pub fn run_summed(&self, packet: &[u8]) -> Outcome {
+        const BPF_F_TEST_SKB_CHECKSUM_COMPLETE: u32 = 4;
+        let frame = [&ETHERNET, packet].concat();
+        let (outcome, _) = self
+            .command(&frame, Context::default(), 1, BPF_F_TEST_SKB_CHECKSUM_COMPLETE)
+            .unwrap_or_else(|e| match e.raw_os_error() {
+                Some(libc::EBADMSG) => panic!("the card's sum is wrong: {packet:02x?}"),
+                _ => panic!("BPF_PROG_TEST_RUN: {e}; this test needs Linux 6.11"),
+            });
+        outcome
+    }
+
     /// Mean time of one of `repeat` runs on an IP packet that the program leaves as it is.
     pub fn time(&self, packet: &[u8], repeat: u32) -> Duration {
         let frame = [&ETHERNET, packet].concat();
         let (_, time) = self
-            .command(&frame, Context::default(), repeat)
+            .command(&frame, Context::default(), repeat, 0)
             .unwrap_or_else(|e| panic!("BPF_PROG_TEST_RUN: {e}"));
         time
     }
 
     fn try_run(&self, frame: &[u8], context: Context) -> io::Result<Outcome> {
-        self.command(frame, context, 1).map(|(outcome, _)| outcome)
+        self.command(frame, context, 1, 0).map(|(outcome, _)| outcome)
     }
 
     fn command(
@@ -99,6 +113,7 @@ impl Runner {
         frame: &[u8],
         context: Context,
         repeat: u32,
+        flags: u32,
     ) -> io::Result<(Outcome, Duration)> {
         // Offsets in `struct __sk_buff`, include/uapi/linux/bpf.h.
         let mut skb = [0_u8; 192];
@@ -113,6 +128,7 @@ impl Runner {
         attr.test.data_out = out.as_mut_ptr() as u64;
         attr.test.data_size_out = out.len() as u32;
         attr.test.repeat = repeat;
+        attr.test.flags = flags;
         if context.gso_size != 0 {
             attr.test.ctx_in = skb.as_ptr() as u64;
             attr.test.ctx_size_in = skb.len() as u32;

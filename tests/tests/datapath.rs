@@ -493,6 +493,30 @@ fn is_sound(before: &[u8], after: &[u8]) -> bool {
     udp_len_fits && packet.write() == after[..packet.write().len()]
 }
 
+#[test]
+fn the_sum_that_a_network_card_delivers_stays_right() {
+    let mut rng = random::rng(15);
+    let to = Ipv4Addr::new(192, 0, 2, 7);
+    for (inner, through) in PAIRS {
+        let (i, t) = (name(inner), name(through));
+        let push = Runner::new(&format!("ip {i} actions funnel {t} sport 540 dport 80"));
+        let pull = Runner::new(&format!("ip {t} actions unfunnel {i}"));
+        let dnat = Runner::new(&format!("ip {i} actions dnat {to}"));
+        for _ in 0..500 {
+            let missing = inner == UDP && rng.random_bool(0.3);
+            let checksum = if missing { Checksum::Missing } else { Checksum::Right };
+            // The card sums up 16-bit words, as the kernel does.
+            let len = rng.random_range(0..=1480);
+            let sent = random::packet(&mut rng, inner, len, checksum);
+            let funnelled = push.run_summed(&sent.write());
+            assert_eq!((funnelled.verdict, push.all_reasons()), (OK, 0));
+            assert_eq!(pull.run_summed(funnelled.packet()).verdict, OK);
+            assert_eq!(dnat.run_summed(&sent.write()).verdict, OK);
+        }
+        assert_eq!(pull.all_reasons(), 0);
+    }
+}
+
 /// Rules that rewrite everything that they can.
 const GREEDY: [&str; 4] = [
     "tcp actions funnel tcp sport 540 dport 80; udp actions funnel tcp sport 540 dport 80",

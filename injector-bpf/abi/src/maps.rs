@@ -188,7 +188,8 @@ reasons! {
     /// The packet is to be segmented after this hook, or was merged before it (GSO, GRO), so that
     /// one header can't be added or removed. Passed untouched.
     Segmented = 3, "segmented";
-    /// With the funnel header it would exceed 65,535 bytes or the interface's MTU. Passed untouched.
+    /// With the funnel header it would exceed 65,535 bytes or the interface's MTU; or it is longer than
+    /// 16 KiB, as only the loopback carries them, and has no finished checksum. Passed untouched.
     NoRoom = 4, "no-room";
     /// An `unfunnel` rule matched what carries no funnel header. Passed untouched.
     NotFunnelled = 5, "not-funnelled";

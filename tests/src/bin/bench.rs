@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,10 @@ use tests::netns::{Checked as _, End, Netns, connect};
 use tests::test_run::Runner;
 
 const CLASSIFIER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/classifier.c");
+const GENERATOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/gen.py");
+
+/// What both ways of loading get.
+const RULES: &str = "ip tcp dport 80 sport 540 actions unfunnel tcp";
 
 fn main() -> ExitCode {
     println!("{:<58} {:>8} {:>15}  absolute", "what, compared to what", "ratio", "spread");
@@ -69,43 +74,47 @@ fn start_up() -> Result<()> {
         End::new(&host, "eth0", "10.0.0.1/24", "02:00:00:00:00:01"),
         End::new(&peer, "eth0", "10.0.0.2/24", "02:00:00:00:00:02"),
     )?;
-    let object = std::env::temp_dir().join(format!("sfunnel-bench-{}.o", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("sfunnel-bench-{}", std::process::id()));
+    fs::create_dir(&folder)?;
+    let [one, many, header, object] =
+        ["one.rules", "many.rules", "rules.h", "classifier.o"].map(|name| folder.join(name));
+    fs::write(&one, RULES)?;
+    fs::write(&many, rules(4096))?;
     // `ip netns exec` is part of every series alike.
-    let load = |rules: &str| {
-        timed(host.command(binary::loader()).env("SFUNNEL_RULESET", rules).env("IFACES", "eth0"))
+    let load = |file: &Path| {
+        let mut loader = host.command(binary::loader());
+        timed(loader.args(["--ifaces", "eth0", "--ruleset-file"]).arg(file))
     };
+    // The original's way: its generator is Python, and its compiler clang with these flags.
     let compile = || -> Result<Duration> {
+        let started = Instant::now();
+        let generated = host.command("/usr/bin/python3").arg(GENERATOR).arg(&one).checked()?;
+        fs::write(&header, generated)?;
         let mut clang = host.command("clang");
-        clang.args(["-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu", "-c"]);
-        let mut time = timed(clang.arg(CLASSIFIER).arg("-o").arg(&object))?;
+        clang.args(["-O2", "-Wall", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu"]);
+        clang.arg(format!("-DRULES=\"{}\"", header.display()));
+        clang.arg("-c").arg(CLASSIFIER).arg("-o").arg(&object).checked()?;
         let mut tc = host.command("tc");
         tc.args(["filter", "replace", "dev", "eth0", "ingress", "pref", "1", "handle", "1"]);
-        time += timed(tc.args(["bpf", "da", "obj"]).arg(&object).args(["sec", "classifier"]))?;
-        Ok(time)
-    };
-    let file = std::env::temp_dir().join(format!("sfunnel-bench-{}.rules", std::process::id()));
-    fs::write(&file, rules(4096))?;
-    let load_many = || {
-        let mut loader = host.command(binary::loader());
-        timed(loader.args(["--ifaces", "eth0", "--ruleset-file"]).arg(&file))
+        tc.args(["bpf", "da", "obj"]).arg(&object).args(["sec", "classifier"]).checked()?;
+        Ok(started.elapsed())
     };
 
     // Warm: caches, and the qdisc.
-    load(&rules(1))?;
+    load(&one)?;
     compile()?;
     let mut series: [Vec<Duration>; 4] = Default::default();
     for _ in 0..RUNS {
-        series[0].push(load(&rules(1))?);
+        series[0].push(load(&one)?);
         series[1].push(compile()?);
         series[2].push(timed(&mut host.command("true"))?);
-        series[3].push(load_many()?);
+        series[3].push(load(&many)?);
     }
-    let [one, clang, nothing, many] = &series;
-    line("loader, 1 rule : clang + tc on a classifier of its size", one, clang);
-    line("loader, 1 rule : `true`", one, nothing);
-    line("loader, 4096 rules : `true`", many, nothing);
-    fs::remove_file(object)?;
-    fs::remove_file(file)?;
+    let [loader, compiler, nothing, loader_many] = &series;
+    line("loader, 1 rule : gen.py + clang + tc, the original's way", loader, compiler);
+    line("loader, 1 rule : `true`", loader, nothing);
+    line("loader, 4096 rules : `true`", loader_many, nothing);
+    fs::remove_dir_all(folder)?;
     Ok(())
 }
 

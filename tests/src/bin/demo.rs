@@ -259,9 +259,15 @@ impl Net {
         net.client.run("ip route add default via 10.1.0.1")?;
         net.node.sysctl(&[("net.ipv4.ip_forward", "1")])?;
         for (number, pod) in net.pods.iter().enumerate() {
-            let (node_end, pod_end) = (format!("10.2.{number}.254/24"), format!("10.2.{number}.1/24"));
+            let (node_end, pod_end) =
+                (format!("10.2.{number}.254/24"), format!("10.2.{number}.1/24"));
             connect(
-                End::new(&net.node, &format!("pod{number}"), &node_end, &format!("02:00:00:00:01:0{number}")),
+                End::new(
+                    &net.node,
+                    &format!("pod{number}"),
+                    &node_end,
+                    &format!("02:00:00:00:01:0{number}"),
+                ),
                 End::new(pod, "eth0", &pod_end, &format!("02:00:00:00:02:0{number}")),
             )?;
             pod.run(&format!("ip route add default via 10.2.{number}.254"))?;
@@ -294,7 +300,8 @@ impl Net {
                         meta l4proto tcp dnat to 10.2.{pod}.1:{port}
                     }}\n"
                 );
-                affinity += &format!("ip saddr @affinity-{port}-{pod} goto endpoint-{port}-{pod}\n");
+                affinity +=
+                    &format!("ip saddr @affinity-{port}-{pod} goto endpoint-{port}-{pod}\n");
                 endpoints.push(format!("{pod} : goto endpoint-{port}-{pod}"));
             }
             chains += &format!(
@@ -371,7 +378,8 @@ impl Net {
         client.send(&[&macs[..], &packet.write()].concat(), None)?;
 
         let on_wire = loop {
-            let frame = node.receive(Duration::from_secs(5))?.context("nothing crosses the link")?;
+            let frame =
+                node.receive(Duration::from_secs(5))?.context("nothing crosses the link")?;
             match Packet::read(&frame[14..]) {
                 Ok(packet) if frame[12..14] == [8, 0] && packet.protocol == TCP => break packet,
                 _ => {}
