@@ -49,7 +49,10 @@ pub enum ObjectError {
         error: io::Error,
     },
     /// The verifier, or a missing privilege.
-    #[error("{}the kernel refuses the BPF program: {error}{}", verifier_log(.log), hint(.error))]
+    #[error(
+        "{}the kernel refuses the BPF program: {error}{}",
+        verifier_log(.log), refusal_hint(.error, .log)
+    )]
     Program {
         /// What the kernel said.
         error: io::Error,
@@ -70,12 +73,18 @@ impl ObjectError {
 
 /// Which privilege is missing, where that is the reason.
 pub(crate) fn hint(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(libc::EPERM) { MISSING } else { "" }
+}
+
+const MISSING: &str = "; CAP_BPF and CAP_NET_ADMIN are needed, \
+    and before Linux 5.11 a RLIMIT_MEMLOCK of some MiB";
+
+fn refusal_hint(error: &io::Error, log: &str) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EPERM) => {
-            "; CAP_BPF and CAP_NET_ADMIN are needed, \
-             and before Linux 5.11 a RLIMIT_MEMLOCK of some MiB"
-        }
-        _ => "",
+        // With kernel.unprivileged_bpf_disabled=0: the program is longer than one may be without
+        // CAP_BPF, and the verifier is not even asked.
+        Some(libc::E2BIG) if log.is_empty() => MISSING,
+        _ => hint(error),
     }
 }
 

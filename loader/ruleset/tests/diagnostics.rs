@@ -1,0 +1,1808 @@
+//! Every diagnostic, as its reader sees it.
+//!
+//! The whole text is compared. When a wording changes, a failure shows both texts; copy the new one
+//! once it reads well to somebody who sees nothing else.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use ruleset::{Kind, compile};
+
+/// Names each kind of diagnostic; doesn't compile while one is missing in the list.
+macro_rules! kinds {
+    ($($name:ident)+) => {
+        const KINDS: &[&str] = &[$(stringify!($name)),+];
+
+        fn name(kind: &Kind) -> &'static str {
+            match kind {
+                $(Kind::$name { .. } => stringify!($name),)+
+            }
+        }
+    };
+}
+
+kinds! {
+    Empty TooLong TooManyRules TooComplex ControlCharacter UnexpectedCharacter UnknownMatch Ip6
+    ValueWithoutMatch ActionsMissingBefore ActionsMissing ActionsTwice MatchTwice BothProtocols
+    PortWithoutProtocol ProtocolMissing IpMissing ValueMissing NotAProtocol BadPort PortZero
+    RangeReversed BadAddress Ip6Address BadPrefix EmptySet SetNotClosed CommaMissing Misplaced
+    ActionMissing UnknownAction MatchAfterActions FunnelPortMissing FunnelOnePort DnatOneAddress
+    Contradiction ActionTwice DnatFirst Shadowed NeverMatches
+}
+
+thread_local! {
+    /// The kinds that this thread's cases have shown.
+    static SHOWN: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+#[test]
+fn every_kind_has_a_case() {
+    let groups: [fn(); 13] = [
+        mistakes_of_the_originals_documentation,
+        nothing_to_do,
+        limits,
+        characters,
+        places,
+        words,
+        matches,
+        ports,
+        addresses,
+        sets,
+        actions,
+        funnels,
+        warnings,
+    ];
+    groups.iter().for_each(|group| group());
+    let shown = SHOWN.take();
+    let missing: Vec<_> = KINDS.iter().filter(|&&kind| !shown.contains(kind)).collect();
+    assert!(missing.is_empty(), "without a case: {missing:?}");
+}
+
+/// Compiles `input` and compares the error, or all warnings, with `expect` less its indentation.
+#[track_caller]
+fn check(input: &str, expect: &str) {
+    let diagnostics = match compile(input) {
+        Ok(compiled) => compiled.warnings,
+        Err(error) => vec![error],
+    };
+    let shown: Vec<_> = diagnostics.iter().map(ToString::to_string).collect();
+    let (shown, expect) = (shown.join("\n"), unindent(expect));
+    assert!(
+        shown == expect,
+        "input    {:?}\n\nexpected\n\n{expect}\n\nfound\n\n{shown}\n",
+        input.chars().take(200).collect::<String>(),
+    );
+    assert!(shown.chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "plain ASCII");
+    SHOWN.with_borrow_mut(|all| all.extend(diagnostics.iter().map(|found| name(&found.kind))));
+}
+
+/// The lines between the first and the last, without the blanks that all of them begin with.
+fn unindent(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    let [_, lines @ .., _] = lines.as_slice() else {
+        panic!("an expectation begins and ends with an empty line");
+    };
+    let indent = lines.iter().map(|line| line.len() - line.trim_start().len()).min().unwrap_or(0);
+    lines.iter().map(|line| &line[indent..]).collect::<Vec<_>>().join("\n")
+}
+
+/// Rules as the original sfunnel's own pages print them, with an address filled in.
+#[test]
+fn mistakes_of_the_originals_documentation() {
+    check(
+        "ip daddr 10.0.0.1 tcp port 443 actions funnel tcp dport 80 sport 540",
+        r"
+        error: unknown match `port`; did you mean `dport`?
+          at line 1, column 23
+          | ip daddr 10.0.0.1 tcp port 443 actions funnel tcp dport 80 sport 540
+          |                       ^^^^
+          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+        ",
+    );
+    check(
+        "ip daddr 10.0.0.1 tcp dport 443  funnel tcp dport 80 sport 540  # HTTPs",
+        r"
+        error: `actions` is missing before `funnel`
+          at line 1, column 34
+          | ip daddr 10.0.0.1 tcp dport 443  funnel tcp dport 80 sport 540
+          |                                  ^^^^^^
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+    check(
+        "tcp dport 80 sport 540 unfunnel tcp",
+        r"
+        error: `actions` is missing before `unfunnel`
+          at line 1, column 24
+          | tcp dport 80 sport 540 unfunnel tcp
+          |                        ^^^^^^^^
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+    check(
+        "daddr 10.0.0.1 tcp dport 443 actions funnel tcp dport 80 sport 540",
+        r"
+        error: `daddr` needs `ip`
+          at line 1, column 1
+          | daddr 10.0.0.1 tcp dport 443 actions funnel tcp dport 80 spo...
+          | ^^^^^
+          help: write `ip daddr ...`
+        ",
+    );
+    check(
+        "tcp dport 443 saddr != 10.0.0.1 actions funnel tcp dport 80 sport 540",
+        r"
+        error: `saddr` needs `ip`
+          at line 1, column 15
+          | tcp dport 443 saddr != 10.0.0.1 actions funnel tcp dport 80 sport 540
+          |               ^^^^^
+          help: write `ip saddr ...`
+        ",
+    );
+    check(
+        "ip saddr 127.0.0.1",
+        r"
+        error: the rule ends without `actions`
+          at line 1, column 19
+          | ip saddr 127.0.0.1
+          |                   ^
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+    check(
+        "ip daddr <your LB IP1> tcp dport 443 actions funnel tcp dport 80 sport 540",
+        r"
+        error: unexpected character `<`
+          at line 1, column 10
+          | ip daddr <your LB IP1> tcp dport 443 actions funnel tcp dport 80 spor...
+          |          ^
+          help: nothing is filled in or expanded here: write the port or the address itself
+        ",
+    );
+    check(
+        "ip daddr ${LB_IP} tcp dport 8080 actions funnel tcp dport 80 sport 540",
+        r"
+        error: unexpected character `$`
+          at line 1, column 10
+          | ip daddr ${LB_IP} tcp dport 8080 actions funnel tcp dport 80 sport 54...
+          |          ^
+          help: nothing is filled in or expanded here: write the port or the address itself
+        ",
+    );
+    // A line is continued in the shell that it was copied from.
+    check(
+        "ip tcp dport 443 actions funnel tcp dport 80 sport 540;\\\n  ip tcp dport 8080 actions funnel tcp dport 80 sport 540",
+        r"
+        error: unexpected character `\`
+          at line 1, column 56
+          | \
+          | ^
+          help: no line is continued here: a rule ends at its line's end or at `;`
+        ",
+    );
+    // The original takes this, and leaves out the negation.
+    check(
+        "udp sport ! = 65000 actions drop",
+        r"
+        error: unexpected character `!`
+          at line 1, column 11
+          | udp sport ! = 65000 actions drop
+          |           ^
+          help: write `!=` in one piece to negate a match
+        ",
+    );
+    // To the original port 0 is every port.
+    check(
+        "tcp dport 0 actions accept",
+        r"
+        error: port 0 is reserved
+          at line 1, column 11
+          | tcp dport 0 actions accept
+          |           ^
+          help: a port is a number from 1 to 65535; a match that is left out holds for every port
+        ",
+    );
+}
+
+/// A ruleset without a rule.
+#[test]
+fn nothing_to_do() {
+    check(
+        "",
+        r"
+        error: the ruleset has no rule
+          at line 1, column 1
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+    check(
+        " \t\r\n\n",
+        r"
+        error: the ruleset has no rule
+          at line 1, column 1
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+    check(
+        "# nothing\n## to do; # here",
+        r"
+        error: the ruleset has no rule
+          at line 1, column 1
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+    check(
+        ";;\n;",
+        r"
+        error: the ruleset has no rule
+          at line 1, column 1
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+}
+
+/// Texts that are too large, whichever way.
+#[test]
+fn limits() {
+    // The place is where the limit is passed.
+    check(
+        &format!("tcp actions drop #{}", "x".repeat(1 << 20)),
+        r"
+        error: the ruleset is longer than 262144 bytes
+          at line 1, column 262145
+          | ...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...
+          |                                                                ^
+          help: sets and ranges make one rule of many: `dport { 443, 8000-8999 }`
+        ",
+    );
+    // Two bytes each; the limit lies within one of them.
+    check(
+        &format!("#{}", "\u{e9}".repeat(1 << 17)),
+        r"
+        error: the ruleset is longer than 262144 bytes
+          at line 1, column 131073
+          | ...\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}
+          |                                                                ^
+          help: sets and ranges make one rule of many: `dport { 443, 8000-8999 }`
+        ",
+    );
+    check(
+        &"tcp actions drop\n".repeat(10_000),
+        r"
+        error: the ruleset has more than 4096 rules
+          at line 4097, column 1
+          | tcp actions drop
+          | ^^^^^^^^^^^^^^^^
+          help: sets and ranges make one rule of many: `dport { 443, 8000-8999 }`
+        ",
+    );
+    // Addresses in as many networks; the rule that has them is shown.
+    check(
+        &format!(
+            "tcp actions drop; ip saddr {{ {} }} tcp actions drop",
+            (0..19_000).map(|i| format!("{}.{}.1.1,", i / 256, i % 256)).collect::<String>()
+        ),
+        r"
+        error: the ruleset needs more than 32768 nodes of lookup table
+          at line 1, column 19
+          | ip saddr { 0.0.1.1,0.1.1.1,0.2.1.1,0.3.1.1,0.4.1.1,0.5.1.1,0...
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: name fewer separate addresses and ports; CIDRs and ranges cost as much as one value
+        ",
+    );
+}
+
+/// What no rule is written with. Nothing of it gets out as it is.
+#[test]
+fn characters() {
+    check(
+        "tcp dport 80\0 actions drop",
+        r"
+        error: control character U+0000
+          at line 1, column 13
+          | tcp dport 80\u{0} actions drop
+          |             ^^^^^
+          help: remove it; blanks, tabs and line ends separate words
+        ",
+    );
+    check(
+        "tcp dport 80 \u{1b}[2J actions drop",
+        r"
+        error: control character U+001B
+          at line 1, column 14
+          | tcp dport 80 \u{1b}[2J actions drop
+          |              ^^^^^^
+          help: remove it; blanks, tabs and line ends separate words
+        ",
+    );
+    check(
+        "tcp actions drop # \u{7} in a comment",
+        r"
+        error: control character U+0007
+          at line 1, column 20
+          | \u{7} in a comment
+          | ^^^^^
+          help: remove it; blanks, tabs and line ends separate words
+        ",
+    );
+    // Alone it would make a terminal hide the comment sign.
+    check(
+        "tcp actions drop # fine\rtcp actions accept",
+        r"
+        error: control character U+000D
+          at line 1, column 24
+          | fine\rtcp actions accept
+          |     ^^
+          help: remove it; blanks, tabs and line ends separate words
+        ",
+    );
+    // The original, in Python, begins a new line here.
+    check(
+        "tcp actions drop # fine\u{2028}udp actions drop",
+        r"
+        error: control character U+2028
+          at line 1, column 24
+          | fine\u{2028}udp actions drop
+          |     ^^^^^^^^
+          help: remove it; blanks, tabs and line ends separate words
+        ",
+    );
+    // Trojan Source: what is shown is not what is read.
+    check(
+        "tcp actions drop # \u{202e}\u{2066} eno siht ton",
+        r"
+        error: control character U+202E
+          at line 1, column 20
+          | \u{202e}\u{2066} eno siht ton
+          | ^^^^^^^^
+          help: remove it; blanks, tabs and line ends separate words
+        ",
+    );
+    // The mistake is a blank of a kind, at the end of the rule.
+    check(
+        "tcp actions drop\u{b}",
+        r"
+        error: control character U+000B
+          at line 1, column 17
+          | tcp actions drop\u{b}
+          |                 ^^^^^
+          help: remove it; blanks, tabs and line ends separate words
+        ",
+    );
+    check(
+        "tcp\u{a0}dport 80 actions drop",
+        r"
+        error: unexpected character `\u{a0}`
+          at line 1, column 4
+          | tcp\u{a0}dport 80 actions drop
+          |    ^^^^^^
+          help: outside comments there are only words, numbers, addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII
+        ",
+    );
+    check(
+        "tcp dport ８０ actions drop",
+        r"
+        error: unexpected character `\u{ff18}`
+          at line 1, column 11
+          | tcp dport \u{ff18}\u{ff10} actions drop
+          |           ^^^^^^^^
+          help: outside comments there are only words, numbers, addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII
+        ",
+    );
+    check(
+        "tcp dport 80 actions drop é",
+        r"
+        error: unexpected character `\u{e9}`
+          at line 1, column 27
+          | tcp dport 80 actions drop \u{e9}
+          |                           ^^^^^^
+          help: outside comments there are only words, numbers, addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII
+        ",
+    );
+    check(
+        "\u{feff}tcp actions drop",
+        r"
+        error: unexpected character `\u{feff}`
+          at line 1, column 1
+          | \u{feff}tcp actions drop
+          | ^^^^^^^^
+          help: outside comments there are only words, numbers, addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII
+        ",
+    );
+    check(
+        "tcp dport \"80\" actions drop",
+        r#"
+        error: unexpected character `"`
+          at line 1, column 11
+          | tcp dport "80" actions drop
+          |           ^
+          help: rules have no quotation marks
+        "#,
+    );
+    check(
+        "tcp dport \u{201c}80\u{201d} actions drop",
+        r"
+        error: unexpected character `\u{201c}`
+          at line 1, column 11
+          | tcp dport \u{201c}80\u{201d} actions drop
+          |           ^^^^^^^^
+          help: rules have no quotation marks
+        ",
+    );
+    check(
+        "tcp dport != 80, ! tcp",
+        r"
+        error: unexpected character `!`
+          at line 1, column 18
+          | tcp dport != 80, ! tcp
+          |                  ^
+          help: write `!=` in one piece to negate a match
+        ",
+    );
+    check(
+        "tcp dport = 80 actions drop",
+        r"
+        error: unexpected character `=`
+          at line 1, column 11
+          | tcp dport = 80 actions drop
+          |           ^
+          help: a value follows its match directly, as in `dport 80`
+        ",
+    );
+    check(
+        "ip saddr 10.0.0.* tcp actions drop",
+        r"
+        error: unexpected character `*`
+          at line 1, column 17
+          | ip saddr 10.0.0.* tcp actions drop
+          |                 ^
+          help: nothing is filled in or expanded here: write the port or the address itself
+        ",
+    );
+    check(
+        "tcp dport (80) actions drop",
+        r"
+        error: unexpected character `(`
+          at line 1, column 11
+          | tcp dport (80) actions drop
+          |           ^
+          help: outside comments there are only words, numbers, addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII
+        ",
+    );
+}
+
+/// Line, column and caret, wherever the mistake stands.
+#[test]
+fn places() {
+    check(
+        "tcp\tdport\t65536\tactions\tdrop",
+        r"
+        error: `65536` is not a port
+          at line 1, column 11
+          | tcp dport 65536 actions drop
+          |           ^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "\t  tcp dport 65536 actions drop",
+        r"
+        error: `65536` is not a port
+          at line 1, column 14
+          | tcp dport 65536 actions drop
+          |           ^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp actions drop; udp actions drop;udp dport 65536 actions drop; tcp actions accept",
+        r"
+        error: `65536` is not a port
+          at line 1, column 46
+          | udp dport 65536 actions drop
+          |           ^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "# one\n\ntcp actions drop # two; udp actions drop # three\nudp dport 65536 actions drop # four",
+        r"
+        error: `65536` is not a port
+          at line 4, column 11
+          | udp dport 65536 actions drop
+          |           ^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp actions drop\r\nudp dport 65536 actions drop\r\n",
+        r"
+        error: `65536` is not a port
+          at line 2, column 11
+          | udp dport 65536 actions drop
+          |           ^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp actions drop\r\nudp dport 80\r\n",
+        r"
+        error: the rule ends without `actions`
+          at line 2, column 13
+          | udp dport 80
+          |             ^
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+    // Behind the last word, not behind the comment.
+    check(
+        "tcp dport 80 # actions drop",
+        r"
+        error: the rule ends without `actions`
+          at line 1, column 13
+          | tcp dport 80
+          |             ^
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+    // Columns are characters.
+    check(
+        "# \u{fc}; tcp dport 65536 actions drop",
+        r"
+        error: `65536` is not a port
+          at line 1, column 16
+          | tcp dport 65536 actions drop
+          |           ^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    // A long rule is cut on both sides.
+    check(
+        &format!(
+            "ip tcp dport {{ {}http, {}443 }} actions drop",
+            "80, ".repeat(5_000),
+            "81, ".repeat(5_000)
+        ),
+        r"
+        error: `http` is not a port
+          at line 1, column 20016
+          | ...80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, 80, http, 81, 81, 81, 81, 81, 81, 81, 81, 81, 81, 81, 81, 81, 81...
+          |                                                                ^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    // So is a long word, wherever it is quoted.
+    check(
+        &format!("tcp dport {} actions drop", "8".repeat(200_000)),
+        r"
+        error: `8888888888888888888888888888888888888888...` is not a port
+          at line 1, column 11
+          | tcp dport 888888888888888888888888888888888888888888888888888888888888...
+          |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        &format!("tcp actions {}", "x".repeat(61)),
+        r"
+        error: unknown action `xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...`
+          at line 1, column 13
+          | tcp actions xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...
+          |             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: actions are `accept`, `drop`, `funnel`, `unfunnel` and `dnat`
+        ",
+    );
+}
+
+/// A word where a match should stand.
+#[test]
+fn words() {
+    check(
+        "ip tpc dport 80 actions drop",
+        r"
+        error: unknown match `tpc`; did you mean `tcp`?
+          at line 1, column 4
+          | ip tpc dport 80 actions drop
+          |    ^^^
+          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+        ",
+    );
+    check(
+        "TCP dport 80 actions drop",
+        r"
+        error: unknown match `TCP`; did you mean `tcp`?
+          at line 1, column 1
+          | TCP dport 80 actions drop
+          | ^^^
+          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+        ",
+    );
+    check(
+        "tcp dst port 80 actions drop",
+        r"
+        error: unknown match `dst`
+          at line 1, column 5
+          | tcp dst port 80 actions drop
+          |     ^^^
+          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+        ",
+    );
+    check(
+        "ip addr 10.0.0.1 tcp actions drop",
+        r"
+        error: unknown match `addr`; did you mean `daddr`?
+          at line 1, column 4
+          | ip addr 10.0.0.1 tcp actions drop
+          |    ^^^^
+          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+        ",
+    );
+    check(
+        "ipv4 tcp dport 80 actions drop",
+        r"
+        error: unknown match `ipv4`; did you mean `ip`?
+          at line 1, column 1
+          | ipv4 tcp dport 80 actions drop
+          | ^^^^
+          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+        ",
+    );
+    // No other protocol has ports, nor is one meant.
+    check(
+        "ip icmp actions drop",
+        r"
+        error: unknown match `icmp`
+          at line 1, column 4
+          | ip icmp actions drop
+          |    ^^^^
+          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+        ",
+    );
+    check(
+        "sctp dport 80 actions drop",
+        r"
+        error: unknown match `sctp`
+          at line 1, column 1
+          | sctp dport 80 actions drop
+          | ^^^^
+          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+        ",
+    );
+    check(
+        "ip6 daddr 2001:db8::1 tcp actions drop",
+        r"
+        error: IPv6 is not supported
+          at line 1, column 1
+          | ip6 daddr 2001:db8::1 tcp actions drop
+          | ^^^
+          help: rules and the funnel are for IPv4 alone
+        ",
+    );
+    check(
+        "tcp dport 80 443 actions drop",
+        r"
+        error: `443` belongs to no match
+          at line 1, column 14
+          | tcp dport 80 443 actions drop
+          |              ^^^
+          help: a port follows `sport` or `dport`, an address `saddr` or `daddr`; several are written `dport { 80, 443 }` or `dport 1024-2047`
+        ",
+    );
+    check(
+        "tcp 80 actions drop",
+        r"
+        error: `80` belongs to no match
+          at line 1, column 5
+          | tcp 80 actions drop
+          |     ^^
+          help: a port follows `sport` or `dport`, an address `saddr` or `daddr`; several are written `dport { 80, 443 }` or `dport 1024-2047`
+        ",
+    );
+    // Blanks make three words of a range.
+    check(
+        "tcp dport 1024 - 2047 actions drop",
+        r"
+        error: `-` belongs to no match
+          at line 1, column 16
+          | tcp dport 1024 - 2047 actions drop
+          |                ^
+          help: a port follows `sport` or `dport`, an address `saddr` or `daddr`; several are written `dport { 80, 443 }` or `dport 1024-2047`
+        ",
+    );
+    check(
+        "ip 10.0.0.1 tcp actions drop",
+        r"
+        error: `10.0.0.1` belongs to no match
+          at line 1, column 4
+          | ip 10.0.0.1 tcp actions drop
+          |    ^^^^^^^^
+          help: a port follows `sport` or `dport`, an address `saddr` or `daddr`; several are written `dport { 80, 443 }` or `dport 1024-2047`
+        ",
+    );
+    check(
+        "tcp dport 80 action drop",
+        r"
+        error: unknown match `action`; did you mean `actions`?
+          at line 1, column 14
+          | tcp dport 80 action drop
+          |              ^^^^^^
+          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+        ",
+    );
+    check(
+        "{ 80 } tcp actions drop",
+        r"
+        error: `{` has no place here
+          at line 1, column 1
+          | { 80 } tcp actions drop
+          | ^
+          help: braces hold a set behind a match: `dport { 80, 443 }`
+        ",
+    );
+    check(
+        "tcp dport 80, 443 actions drop",
+        r"
+        error: `,` has no place here
+          at line 1, column 13
+          | tcp dport 80, 443 actions drop
+          |             ^
+          help: a comma separates the values of a set, as in `dport { 80, 443 }`
+        ",
+    );
+    check(
+        "tcp != dport 80 actions drop",
+        r"
+        error: `!=` has no place here
+          at line 1, column 5
+          | tcp != dport 80 actions drop
+          |     ^^
+          help: it follows `saddr`, `daddr`, `sport` or `dport`
+        ",
+    );
+}
+
+/// Matches that don't go together, or are not whole.
+#[test]
+fn matches() {
+    check(
+        "tcp dport 80 dport 443 actions drop",
+        r"
+        error: `dport` is given twice
+          at line 1, column 14
+          | tcp dport 80 dport 443 actions drop
+          |              ^^^^^
+          help: for several values write a set, `dport { 80, 443 }`
+        ",
+    );
+    check(
+        "ip saddr 10.0.0.1 saddr 10.0.0.2 tcp actions drop",
+        r"
+        error: `saddr` is given twice
+          at line 1, column 19
+          | ip saddr 10.0.0.1 saddr 10.0.0.2 tcp actions drop
+          |                   ^^^^^
+          help: for several values write a set, `saddr { 10.0.0.1, 10.1.0.0/16 }`
+        ",
+    );
+    check(
+        "ip ip tcp actions drop",
+        r"
+        error: `ip` is given twice
+          at line 1, column 4
+          | ip ip tcp actions drop
+          |    ^^
+          help: remove one of them, or start a new rule
+        ",
+    );
+    check(
+        "udp dport 80 udp actions drop",
+        r"
+        error: `udp` is given twice
+          at line 1, column 14
+          | udp dport 80 udp actions drop
+          |              ^^^
+          help: remove one of them, or start a new rule
+        ",
+    );
+    check(
+        "tcp udp dport 53 actions drop",
+        r"
+        error: `tcp` and `udp` in one rule
+          at line 1, column 5
+          | tcp udp dport 53 actions drop
+          |     ^^^
+          help: no packet is both; write a rule for each
+        ",
+    );
+    check(
+        "dport 80 actions drop",
+        r"
+        error: `dport` needs `tcp` or `udp`
+          at line 1, column 1
+          | dport 80 actions drop
+          | ^^^^^
+          help: write `tcp dport ...` or `udp dport ...`
+        ",
+    );
+    check(
+        "ip daddr 10.0.0.1 sport 80 actions drop",
+        r"
+        error: `sport` needs `tcp` or `udp`
+          at line 1, column 19
+          | ip daddr 10.0.0.1 sport 80 actions drop
+          |                   ^^^^^
+          help: write `tcp sport ...` or `udp sport ...`
+        ",
+    );
+    check(
+        "ip daddr 10.0.0.1 actions drop",
+        r"
+        error: the rule names no protocol
+          at line 1, column 1
+          | ip daddr 10.0.0.1 actions drop
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: add `tcp` or `udp`
+        ",
+    );
+    check(
+        "actions drop",
+        r"
+        error: the rule names no protocol
+          at line 1, column 1
+          | actions drop
+          | ^^^^^^^
+          help: add `tcp` or `udp`
+        ",
+    );
+    check(
+        "tcp dport actions drop",
+        r"
+        error: `dport` needs a port
+          at line 1, column 11
+          | tcp dport actions drop
+          |           ^^^^^^^
+          help: such as `dport 80`
+        ",
+    );
+    check(
+        "tcp dport != actions drop",
+        r"
+        error: `dport` needs a port
+          at line 1, column 14
+          | tcp dport != actions drop
+          |              ^^^^^^^
+          help: such as `dport 80`
+        ",
+    );
+    check(
+        "tcp sport dport 80 actions drop",
+        r"
+        error: `sport` needs a port
+          at line 1, column 11
+          | tcp sport dport 80 actions drop
+          |           ^^^^^
+          help: such as `sport 80`
+        ",
+    );
+    check(
+        "ip saddr tcp actions drop",
+        r"
+        error: `saddr` needs an address
+          at line 1, column 10
+          | ip saddr tcp actions drop
+          |          ^^^
+          help: such as `saddr 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp dport",
+        r"
+        error: `dport` needs a port
+          at line 1, column 10
+          | tcp dport
+          |          ^
+          help: such as `dport 80`
+        ",
+    );
+    check(
+        "tcp dport 80",
+        r"
+        error: the rule ends without `actions`
+          at line 1, column 13
+          | tcp dport 80
+          |             ^
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+    check(
+        "ip tcp dport 80 accept",
+        r"
+        error: `actions` is missing before `accept`
+          at line 1, column 17
+          | ip tcp dport 80 accept
+          |                 ^^^^^^
+          help: a rule is `<matches> actions <action>`, such as `ip tcp dport 80 sport 540 actions unfunnel tcp`
+        ",
+    );
+}
+
+/// Values that are no ports.
+#[test]
+fn ports() {
+    check(
+        "tcp dport http actions drop",
+        r"
+        error: `http` is not a port
+          at line 1, column 11
+          | tcp dport http actions drop
+          |           ^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp dport 65536 actions drop",
+        r"
+        error: `65536` is not a port
+          at line 1, column 11
+          | tcp dport 65536 actions drop
+          |           ^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp dport -1 actions drop",
+        r"
+        error: `-1` is not a port
+          at line 1, column 11
+          | tcp dport -1 actions drop
+          |           ^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp dport +80 actions drop",
+        r"
+        error: `+80` is not a port
+          at line 1, column 11
+          | tcp dport +80 actions drop
+          |           ^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp dport 80- actions drop",
+        r"
+        error: `80-` is not a port
+          at line 1, column 11
+          | tcp dport 80- actions drop
+          |           ^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp dport 80:90 actions drop",
+        r"
+        error: `80:90` is not a port
+          at line 1, column 11
+          | tcp dport 80:90 actions drop
+          |           ^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp dport 80-90-100 actions drop",
+        r"
+        error: `80-90-100` is not a port
+          at line 1, column 11
+          | tcp dport 80-90-100 actions drop
+          |           ^^^^^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp dport 0-1023 actions drop",
+        r"
+        error: port 0 is reserved
+          at line 1, column 11
+          | tcp dport 0-1023 actions drop
+          |           ^^^^^^
+          help: a port is a number from 1 to 65535; a match that is left out holds for every port
+        ",
+    );
+    check(
+        "tcp sport 60999-32768 actions drop",
+        r"
+        error: the range 60999-32768 ends before it starts
+          at line 1, column 11
+          | tcp sport 60999-32768 actions drop
+          |           ^^^^^^^^^^^
+          help: write `32768-60999`
+        ",
+    );
+    check(
+        "tcp dport 10.0.0.1 actions drop",
+        r"
+        error: `10.0.0.1` is not a port
+          at line 1, column 11
+          | tcp dport 10.0.0.1 actions drop
+          |           ^^^^^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+}
+
+/// Values that are no addresses.
+#[test]
+fn addresses() {
+    check(
+        "ip saddr 10.0.0.0/33 tcp actions drop",
+        r"
+        error: `/33` is not an IPv4 prefix length
+          at line 1, column 10
+          | ip saddr 10.0.0.0/33 tcp actions drop
+          |          ^^^^^^^^^^^
+          help: write a number from 0 to 32, as in `10.0.0.0/8`, or a netmask
+        ",
+    );
+    check(
+        "ip saddr 10.0.0.0/ tcp actions drop",
+        r"
+        error: `/` is not an IPv4 prefix length
+          at line 1, column 10
+          | ip saddr 10.0.0.0/ tcp actions drop
+          |          ^^^^^^^^^
+          help: write a number from 0 to 32, as in `10.0.0.0/8`, or a netmask
+        ",
+    );
+    check(
+        "ip saddr 10.0.0.0/-8 tcp actions drop",
+        r"
+        error: `/-8` is not an IPv4 prefix length
+          at line 1, column 10
+          | ip saddr 10.0.0.0/-8 tcp actions drop
+          |          ^^^^^^^^^^^
+          help: write a number from 0 to 32, as in `10.0.0.0/8`, or a netmask
+        ",
+    );
+    check(
+        "ip saddr 10.0.0.0/255.0.255.0 tcp actions drop",
+        r"
+        error: `/255.0.255.0` is not an IPv4 prefix length
+          at line 1, column 10
+          | ip saddr 10.0.0.0/255.0.255.0 tcp actions drop
+          |          ^^^^^^^^^^^^^^^^^^^^
+          help: write a number from 0 to 32, as in `10.0.0.0/8`, or a netmask
+        ",
+    );
+    check(
+        "ip saddr 10.0.0 tcp actions drop",
+        r"
+        error: `10.0.0` is not an IPv4 address or CIDR
+          at line 1, column 10
+          | ip saddr 10.0.0 tcp actions drop
+          |          ^^^^^^
+          help: such as `10.0.0.1` or `10.0.0.0/8`
+        ",
+    );
+    check(
+        "ip saddr 10.0.0.256 tcp actions drop",
+        r"
+        error: `10.0.0.256` is not an IPv4 address or CIDR
+          at line 1, column 10
+          | ip saddr 10.0.0.256 tcp actions drop
+          |          ^^^^^^^^^^
+          help: such as `10.0.0.1` or `10.0.0.0/8`
+        ",
+    );
+    check(
+        "ip saddr 010.0.0.1 tcp actions drop",
+        r"
+        error: `010.0.0.1` is not an IPv4 address or CIDR
+          at line 1, column 10
+          | ip saddr 010.0.0.1 tcp actions drop
+          |          ^^^^^^^^^
+          help: such as `10.0.0.1` or `10.0.0.0/8`
+        ",
+    );
+    check(
+        "ip daddr nginx.shop.svc tcp actions drop",
+        r"
+        error: `nginx.shop.svc` is not an IPv4 address or CIDR
+          at line 1, column 10
+          | ip daddr nginx.shop.svc tcp actions drop
+          |          ^^^^^^^^^^^^^^
+          help: such as `10.0.0.1` or `10.0.0.0/8`
+        ",
+    );
+    check(
+        "ip daddr 10.0.0.1:80 tcp actions drop",
+        r"
+        error: `10.0.0.1:80` is not an IPv4 address or CIDR
+          at line 1, column 10
+          | ip daddr 10.0.0.1:80 tcp actions drop
+          |          ^^^^^^^^^^^
+          help: such as `10.0.0.1` or `10.0.0.0/8`
+        ",
+    );
+    check(
+        "ip daddr 10.0.0.1-10.0.0.9 tcp actions drop",
+        r"
+        error: `10.0.0.1-10.0.0.9` is not an IPv4 address or CIDR
+          at line 1, column 10
+          | ip daddr 10.0.0.1-10.0.0.9 tcp actions drop
+          |          ^^^^^^^^^^^^^^^^^
+          help: such as `10.0.0.1` or `10.0.0.0/8`
+        ",
+    );
+    check(
+        "ip saddr 2001:db8::1 tcp actions drop",
+        r"
+        error: `2001:db8::1` is an IPv6 address
+          at line 1, column 10
+          | ip saddr 2001:db8::1 tcp actions drop
+          |          ^^^^^^^^^^^
+          help: rules and the funnel are for IPv4 alone
+        ",
+    );
+    check(
+        "ip saddr { 10.0.0.1, 2001:db8::/32 } tcp actions drop",
+        r"
+        error: `2001:db8::` is an IPv6 address
+          at line 1, column 22
+          | ip saddr { 10.0.0.1, 2001:db8::/32 } tcp actions drop
+          |                      ^^^^^^^^^^^^^
+          help: rules and the funnel are for IPv4 alone
+        ",
+    );
+}
+
+/// Braces and commas.
+#[test]
+fn sets() {
+    check(
+        "tcp dport { } actions drop",
+        r"
+        error: the set is empty
+          at line 1, column 13
+          | tcp dport { } actions drop
+          |             ^
+          help: name a value, or leave the match out
+        ",
+    );
+    check(
+        "tcp dport != {} actions drop",
+        r"
+        error: the set is empty
+          at line 1, column 15
+          | tcp dport != {} actions drop
+          |               ^
+          help: name a value, or leave the match out
+        ",
+    );
+    check(
+        "tcp dport { 80, 443 actions drop",
+        r"
+        error: the set has no `}`
+          at line 1, column 21
+          | tcp dport { 80, 443 actions drop
+          |                     ^^^^^^^
+          help: a set ends in the rule it began in: `{ 80, 443 }`
+        ",
+    );
+    check(
+        "tcp dport { 80 443 } actions drop",
+        r"
+        error: `,` is missing between two values of a set
+          at line 1, column 16
+          | tcp dport { 80 443 } actions drop
+          |                ^^^
+          help: write `{ 80, 443 }`
+        ",
+    );
+    check(
+        "tcp dport { 80,\n443 } actions drop",
+        r"
+        error: the set has no `}`
+          at line 1, column 16
+          | tcp dport { 80,
+          |                ^
+          help: a set ends in the rule it began in: `{ 80, 443 }`
+        ",
+    );
+    check(
+        "tcp dport { 80; 443 } actions drop",
+        r"
+        error: the set has no `}`
+          at line 1, column 15
+          | tcp dport { 80
+          |               ^
+          help: a set ends in the rule it began in: `{ 80, 443 }`
+        ",
+    );
+    check(
+        "tcp dport {",
+        r"
+        error: the set has no `}`
+          at line 1, column 12
+          | tcp dport {
+          |            ^
+          help: a set ends in the rule it began in: `{ 80, 443 }`
+        ",
+    );
+    check(
+        "tcp dport { 80,, 443 } actions drop",
+        r"
+        error: `,` has no place here
+          at line 1, column 16
+          | tcp dport { 80,, 443 } actions drop
+          |                ^
+          help: a comma separates the values of a set, as in `dport { 80, 443 }`
+        ",
+    );
+    check(
+        "tcp dport { , 80 } actions drop",
+        r"
+        error: `,` has no place here
+          at line 1, column 13
+          | tcp dport { , 80 } actions drop
+          |             ^
+          help: a comma separates the values of a set, as in `dport { 80, 443 }`
+        ",
+    );
+    check(
+        "tcp dport { { 80 } } actions drop",
+        r"
+        error: `{` has no place here
+          at line 1, column 13
+          | tcp dport { { 80 } } actions drop
+          |             ^
+          help: braces hold a set behind a match: `dport { 80, 443 }`
+        ",
+    );
+    check(
+        "tcp dport { 80, != 443 } actions drop",
+        r"
+        error: `!=` has no place here
+          at line 1, column 17
+          | tcp dport { 80, != 443 } actions drop
+          |                 ^^
+          help: it follows `saddr`, `daddr`, `sport` or `dport`
+        ",
+    );
+    check(
+        "tcp dport { 80, tcp } actions drop",
+        r"
+        error: `dport` needs a port
+          at line 1, column 17
+          | tcp dport { 80, tcp } actions drop
+          |                 ^^^
+          help: such as `dport 80`
+        ",
+    );
+    check(
+        "tcp dport 80 } actions drop",
+        r"
+        error: `}` has no place here
+          at line 1, column 14
+          | tcp dport 80 } actions drop
+          |              ^
+          help: braces hold a set behind a match: `dport { 80, 443 }`
+        ",
+    );
+}
+
+/// What stands behind `actions`.
+#[test]
+fn actions() {
+    check(
+        "tcp dport 80 actions",
+        r"
+        error: `actions` without an action
+          at line 1, column 21
+          | tcp dport 80 actions
+          |                     ^
+          help: actions are `accept`, `drop`, `funnel`, `unfunnel` and `dnat`
+        ",
+    );
+    check(
+        "tcp dport 80 actions ; udp actions drop",
+        r"
+        error: `actions` without an action
+          at line 1, column 21
+          | tcp dport 80 actions
+          |                     ^
+          help: actions are `accept`, `drop`, `funnel`, `unfunnel` and `dnat`
+        ",
+    );
+    check(
+        "tcp dport 80 actions funnle tcp dport 80 sport 540",
+        r"
+        error: unknown action `funnle`; did you mean `funnel`?
+          at line 1, column 22
+          | tcp dport 80 actions funnle tcp dport 80 sport 540
+          |                      ^^^^^^
+          help: actions are `accept`, `drop`, `funnel`, `unfunnel` and `dnat`
+        ",
+    );
+    check(
+        "tcp dport 80 actions reject",
+        r"
+        error: unknown action `reject`
+          at line 1, column 22
+          | tcp dport 80 actions reject
+          |                      ^^^^^^
+          help: actions are `accept`, `drop`, `funnel`, `unfunnel` and `dnat`
+        ",
+    );
+    check(
+        "tcp dport 80 actions DROP",
+        r"
+        error: unknown action `DROP`; did you mean `drop`?
+          at line 1, column 22
+          | tcp dport 80 actions DROP
+          |                      ^^^^
+          help: actions are `accept`, `drop`, `funnel`, `unfunnel` and `dnat`
+        ",
+    );
+    check(
+        "tcp dport 80 actions accept 80",
+        r"
+        error: unknown action `80`
+          at line 1, column 29
+          | tcp dport 80 actions accept 80
+          |                             ^^
+          help: actions are `accept`, `drop`, `funnel`, `unfunnel` and `dnat`
+        ",
+    );
+    check(
+        "tcp dport 80 actions accept, drop",
+        r"
+        error: `,` has no place here
+          at line 1, column 28
+          | tcp dport 80 actions accept, drop
+          |                            ^
+          help: a comma separates the values of a set, as in `dport { 80, 443 }`
+        ",
+    );
+    check(
+        "tcp actions accept actions drop",
+        r"
+        error: `actions` is given twice
+          at line 1, column 20
+          | tcp actions accept actions drop
+          |                    ^^^^^^^
+          help: one rule a line; `;` separates rules as well
+        ",
+    );
+    check(
+        "tcp actions unfunnel tcp dport 80",
+        r"
+        error: `dport` stands after `actions`
+          at line 1, column 26
+          | tcp actions unfunnel tcp dport 80
+          |                          ^^^^^
+          help: matches come before `actions`
+        ",
+    );
+    check(
+        "tcp actions dport 80 drop",
+        r"
+        error: `dport` stands after `actions`
+          at line 1, column 13
+          | tcp actions dport 80 drop
+          |             ^^^^^
+          help: matches come before `actions`
+        ",
+    );
+    check(
+        "tcp actions accept drop",
+        r"
+        error: `accept` and `drop` in one rule
+          at line 1, column 20
+          | tcp actions accept drop
+          |                    ^^^^
+          help: `accept` and `drop` stand alone; write one action a rule
+        ",
+    );
+    check(
+        "tcp actions drop drop",
+        r"
+        error: `drop` is given twice
+          at line 1, column 18
+          | tcp actions drop drop
+          |                  ^^^^
+          help: remove one of them, or start a new rule
+        ",
+    );
+    check(
+        "tcp actions accept dnat 10.0.0.1",
+        r"
+        error: `accept` and `dnat` in one rule
+          at line 1, column 20
+          | tcp actions accept dnat 10.0.0.1
+          |                    ^^^^
+          help: `accept` and `drop` stand alone; write one action a rule
+        ",
+    );
+    check(
+        "tcp actions dnat 10.0.0.1 drop",
+        r"
+        error: `dnat` and `drop` in one rule
+          at line 1, column 27
+          | tcp actions dnat 10.0.0.1 drop
+          |                           ^^^^
+          help: `accept` and `drop` stand alone; write one action a rule
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 unfunnel tcp",
+        r"
+        error: `funnel` and `unfunnel` in one rule
+          at line 1, column 43
+          | tcp actions funnel tcp dport 80 sport 540 unfunnel tcp
+          |                                           ^^^^^^^^
+          help: a rule pushes a header or removes one
+        ",
+    );
+    check(
+        "tcp actions unfunnel tcp unfunnel udp",
+        r"
+        error: `unfunnel` is given twice
+          at line 1, column 26
+          | tcp actions unfunnel tcp unfunnel udp
+          |                          ^^^^^^^^
+          help: remove one of them, or start a new rule
+        ",
+    );
+    check(
+        "tcp actions unfunnel tcp dnat 10.0.0.1 dnat 10.0.0.2",
+        r"
+        error: `dnat` is given twice
+          at line 1, column 40
+          | tcp actions unfunnel tcp dnat 10.0.0.1 dnat 10.0.0.2
+          |                                        ^^^^
+          help: remove one of them, or start a new rule
+        ",
+    );
+    check(
+        "tcp actions dnat 10.0.0.1 funnel tcp dport 80 sport 540",
+        r"
+        error: `dnat` stands before `funnel`
+          at line 1, column 27
+          | tcp actions dnat 10.0.0.1 funnel tcp dport 80 sport 540
+          |                           ^^^^^^
+          help: write `funnel ... dnat ADDRESS`
+        ",
+    );
+    check(
+        "tcp actions dnat 10.0.0.1 unfunnel tcp",
+        r"
+        error: `dnat` stands before `unfunnel`
+          at line 1, column 27
+          | tcp actions dnat 10.0.0.1 unfunnel tcp
+          |                           ^^^^^^^^
+          help: write `unfunnel ... dnat ADDRESS`
+        ",
+    );
+    check(
+        "tcp actions dnat",
+        r"
+        error: `dnat` needs an address
+          at line 1, column 17
+          | tcp actions dnat
+          |                 ^
+          help: such as `dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp actions dnat drop",
+        r"
+        error: `dnat` needs an address
+          at line 1, column 18
+          | tcp actions dnat drop
+          |                  ^^^^
+          help: such as `dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp actions dnat backend",
+        r"
+        error: `dnat` takes exactly one IPv4 address
+          at line 1, column 18
+          | tcp actions dnat backend
+          |                  ^^^^^^^
+          help: such as `dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp actions dnat ::1",
+        r"
+        error: `::1` is an IPv6 address
+          at line 1, column 18
+          | tcp actions dnat ::1
+          |                  ^^^
+          help: rules and the funnel are for IPv4 alone
+        ",
+    );
+    check(
+        "tcp actions dnat 10.0.0.0/8",
+        r"
+        error: `dnat` takes exactly one IPv4 address
+          at line 1, column 18
+          | tcp actions dnat 10.0.0.0/8
+          |                  ^^^^^^^^^^
+          help: such as `dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp actions unfunnel udp dnat { 10.0.0.1, 10.0.0.2 }",
+        r"
+        error: `dnat` takes exactly one IPv4 address
+          at line 1, column 31
+          | tcp actions unfunnel udp dnat { 10.0.0.1, 10.0.0.2 }
+          |                               ^
+          help: such as `dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp actions dnat != 10.0.0.1",
+        r"
+        error: `dnat` takes exactly one IPv4 address
+          at line 1, column 18
+          | tcp actions dnat != 10.0.0.1
+          |                  ^^
+          help: such as `dnat 10.0.0.1`
+        ",
+    );
+}
+
+/// `funnel` and `unfunnel` without what they need.
+#[test]
+fn funnels() {
+    check(
+        "tcp actions funnel",
+        r"
+        error: `funnel` needs `tcp` or `udp`
+          at line 1, column 19
+          | tcp actions funnel
+          |                   ^
+          help: such as `funnel tcp`
+        ",
+    );
+    check(
+        "tcp actions funnel dport 80 sport 540",
+        r"
+        error: `dport` is neither `tcp` nor `udp`
+          at line 1, column 20
+          | tcp actions funnel dport 80 sport 540
+          |                    ^^^^^
+          help: write `funnel tcp` or `unfunnel udp`, in lower case, and ports behind it
+        ",
+    );
+    check(
+        "tcp actions funnel TCP dport 80 sport 540",
+        r"
+        error: `TCP` is neither `tcp` nor `udp`
+          at line 1, column 20
+          | tcp actions funnel TCP dport 80 sport 540
+          |                    ^^^
+          help: write `funnel tcp` or `unfunnel udp`, in lower case, and ports behind it
+        ",
+    );
+    check(
+        "tcp actions funnel encap",
+        r"
+        error: `funnel` needs `tcp` or `udp`
+          at line 1, column 25
+          | tcp actions funnel encap
+          |                         ^
+          help: such as `funnel tcp`
+        ",
+    );
+    check(
+        "tcp actions funnel sctp dport 80 sport 540",
+        r"
+        error: `sctp` is neither `tcp` nor `udp`
+          at line 1, column 20
+          | tcp actions funnel sctp dport 80 sport 540
+          |                    ^^^^
+          help: write `funnel tcp` or `unfunnel udp`, in lower case, and ports behind it
+        ",
+    );
+    check(
+        "tcp actions funnel tcp",
+        r"
+        error: `funnel` needs `sport`
+          at line 1, column 23
+          | tcp actions funnel tcp
+          |                       ^
+          help: the new header needs one port each: `funnel tcp dport 80 sport 540`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80",
+        r"
+        error: `funnel` needs `sport`
+          at line 1, column 32
+          | tcp actions funnel tcp dport 80
+          |                                ^
+          help: the new header needs one port each: `funnel tcp dport 80 sport 540`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp sport 540 dnat 10.0.0.1",
+        r"
+        error: `funnel` needs `dport`
+          at line 1, column 34
+          | tcp actions funnel tcp sport 540 dnat 10.0.0.1
+          |                                  ^^^^
+          help: the new header needs one port each: `funnel tcp dport 80 sport 540`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport",
+        r"
+        error: `sport` needs a port
+          at line 1, column 38
+          | tcp actions funnel tcp dport 80 sport
+          |                                      ^
+          help: such as `sport 80`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 dport 81",
+        r"
+        error: `dport` is given twice
+          at line 1, column 33
+          | tcp actions funnel tcp dport 80 dport 81
+          |                                 ^^^^^
+          help: remove one of them, or start a new rule
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80-90 sport 540",
+        r"
+        error: `dport` of `funnel` takes exactly one port
+          at line 1, column 30
+          | tcp actions funnel tcp dport 80-90 sport 540
+          |                              ^^^^^
+          help: the new header needs one port each: `funnel tcp dport 80 sport 540`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport { 80, 90 } sport 540",
+        r"
+        error: `dport` of `funnel` takes exactly one port
+          at line 1, column 30
+          | tcp actions funnel tcp dport { 80, 90 } sport 540
+          |                              ^
+          help: the new header needs one port each: `funnel tcp dport 80 sport 540`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport != 540",
+        r"
+        error: `sport` of `funnel` takes exactly one port
+          at line 1, column 39
+          | tcp actions funnel tcp dport 80 sport != 540
+          |                                       ^^
+          help: the new header needs one port each: `funnel tcp dport 80 sport 540`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 0",
+        r"
+        error: port 0 is reserved
+          at line 1, column 39
+          | tcp actions funnel tcp dport 80 sport 0
+          |                                       ^
+          help: a port is a number from 1 to 65535; a match that is left out holds for every port
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport uucp",
+        r"
+        error: `uucp` is not a port
+          at line 1, column 39
+          | tcp actions funnel tcp dport 80 sport uucp
+          |                                       ^^^^
+          help: a port is a number from 1 to 65535; a range is written `1024-2047`
+        ",
+    );
+    check(
+        "tcp actions unfunnel",
+        r"
+        error: `unfunnel` needs `tcp` or `udp`
+          at line 1, column 21
+          | tcp actions unfunnel
+          |                     ^
+          help: such as `unfunnel tcp`
+        ",
+    );
+    check(
+        "tcp actions unfunnel encap tcp",
+        r"
+        error: `encap` is neither `tcp` nor `udp`
+          at line 1, column 22
+          | tcp actions unfunnel encap tcp
+          |                      ^^^^^
+          help: write `funnel tcp` or `unfunnel udp`, in lower case, and ports behind it
+        ",
+    );
+    check(
+        "tcp actions unfunnel { tcp, udp }",
+        r"
+        error: `{` has no place here
+          at line 1, column 22
+          | tcp actions unfunnel { tcp, udp }
+          |                      ^
+          help: braces hold a set behind a match: `dport { 80, 443 }`
+        ",
+    );
+}
+
+/// What is accepted, and can't be meant.
+#[test]
+fn warnings() {
+    check(
+        "ip tcp actions accept\nip tcp dport 80 actions drop",
+        r"
+        warning: the rule can never match: earlier rules take all of it
+          at line 2, column 1
+          | ip tcp dport 80 actions drop
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: the first match wins: move the rule up, or remove it
+        ",
+    );
+    // Two earlier rules together.
+    check(
+        "tcp dport 1-443 actions drop; tcp dport 444-65535 actions drop; # all\n tcp dport { 80, 8080 } actions accept # too late",
+        r"
+        warning: the rule can never match: earlier rules take all of it
+          at line 2, column 2
+          | tcp dport { 80, 8080 } actions accept
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: the first match wins: move the rule up, or remove it
+        ",
+    );
+    check(
+        "ip saddr != 0.0.0.0/0 tcp actions drop",
+        r"
+        warning: the rule can never match: its `!=` excludes every packet
+          at line 1, column 1
+          | ip saddr != 0.0.0.0/0 tcp actions drop
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: narrow what `!=` excludes, or remove the rule
+        ",
+    );
+    // Of several warnings each is shown, in the order of the rules.
+    check(
+        "tcp actions drop\r\ntcp actions drop\r\nip daddr != { 0.0.0.0/1, 128.0.0.0/1 } udp actions drop\r\n",
+        r"
+        warning: the rule can never match: earlier rules take all of it
+          at line 2, column 1
+          | tcp actions drop
+          | ^^^^^^^^^^^^^^^^
+          help: the first match wins: move the rule up, or remove it
+        warning: the rule can never match: its `!=` excludes every packet
+          at line 3, column 1
+          | ip daddr != { 0.0.0.0/1, 128.0.0.0/1 } udp actions drop
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: narrow what `!=` excludes, or remove the rule
+        ",
+    );
+    // The caret is cut where the excerpt is.
+    check(
+        &format!(
+            "tcp actions drop; ip saddr {{ {}10.0.0.1 }} tcp actions drop",
+            "10.0.0.1, ".repeat(50)
+        ),
+        r"
+        warning: the rule can never match: earlier rules take all of it
+          at line 1, column 19
+          | ip saddr { 10.0.0.1, 10.0.0.1, 10.0.0.1, 10.0.0.1, 10.0.0.1,...
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: the first match wins: move the rule up, or remove it
+        ",
+    );
+}
