@@ -1,6 +1,6 @@
 //! The maps as [`abi::find_rule`] reads them.
 
-use abi::{Config, Node, Roots, Row, Tables};
+use abi::{Config, Roots, Row, Tables, node_entry};
 
 use crate::maps::{NODES, ROWS};
 use crate::skb::Skb;
@@ -18,8 +18,9 @@ impl Tables for MapTables<'_> {
     }
 
     #[inline(always)]
-    fn node(&self, index: u32) -> Option<&Node> {
-        NODES.get(index)
+    fn next(&self, index: u32, byte: u8) -> Option<u32> {
+        let (entry, shift) = node_entry(index, byte);
+        Some((NODES.get(entry)? >> shift) as u32)
     }
 
     #[inline(always)]

@@ -1,13 +1,13 @@
 //! The maps. The loader sets how many entries each has.
 
-use abi::{Config, Counter, Node, Reason, Row, RuleEntry, SourceChunk};
+use abi::{Config, Counter, NodeEntry, Reason, Row, RuleEntry, SourceChunk};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 
 #[map]
 pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
-pub static NODES: Array<Node> = Array::with_max_entries(1, 0);
+pub static NODES: Array<NodeEntry> = Array::with_max_entries(1, 0);
 #[map]
 pub static ROWS: Array<Row> = Array::with_max_entries(1, 0);
 #[map]
@@ -26,9 +26,9 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// Bytes that `bpf_csum_diff` takes in one call, at the most, in kernels before 6.14.
 pub const CHUNK: usize = 512;
 
-/// A chunk, and a word more that may be read past its end.
+/// A chunk.
 #[repr(C, align(8))]
-pub struct Scratch(pub [u8; CHUNK + 8]);
+pub struct Scratch([u8; CHUNK]);
 
 /// Counts a packet that rule `number` was carried out on. `bytes` is its IP length on arrival.
 #[inline(always)]

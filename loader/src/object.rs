@@ -6,7 +6,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use abi::{Config, Counter, Node, Row, RuleEntry, SourceChunk, map_name};
+use abi::{Config, Counter, NODE_ENTRIES, Row, RuleEntry, SourceChunk, map_name, node_entries};
 use aya::maps::MapData;
 use aya_obj::Object;
 use ruleset::Compiled;
@@ -26,7 +26,7 @@ unsafe impl aya::Pod for Value<Config> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Value<Counter> {}
 // SAFETY: as above.
-unsafe impl aya::Pod for Value<Node> {}
+unsafe impl aya::Pod for Value<u64> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Value<Row> {}
 // SAFETY: as above.
@@ -171,7 +171,7 @@ impl Maps {
                 .get_mut(name)
                 .ok_or_else(|| ObjectError::Object(format!("it has no map {name}")))?;
             let entries = match name {
-                map_name::NODES => tables.nodes.len(),
+                map_name::NODES => tables.nodes.len() * NODE_ENTRIES,
                 map_name::ROWS => tables.rows.len(),
                 map_name::RULES | map_name::RULE_COUNTERS => tables.rules.len(),
                 map_name::SOURCE => source.len(),
@@ -184,7 +184,7 @@ impl Maps {
             maps.0.insert(name, map);
         }
         maps.fill(map_name::CONFIG, [config])?;
-        maps.fill(map_name::NODES, tables.nodes.iter().copied())?;
+        maps.fill(map_name::NODES, tables.nodes.iter().flat_map(node_entries))?;
         maps.fill(map_name::ROWS, tables.rows.iter().copied())?;
         maps.fill(map_name::RULES, tables.rules.iter().copied())?;
         maps.fill(map_name::SOURCE, source)?;

@@ -182,8 +182,7 @@ fn read(source: &Source) -> Result<Compiled, Failure> {
             (text, path.display().to_string())
         }
     };
-    compile(&text)
-        .map_err(|diagnostic| Failure::Ruleset { name, diagnostic: Box::new(diagnostic) })
+    compile(&text).map_err(|diagnostic| Failure::Ruleset { name, diagnostic: Box::new(diagnostic) })
 }
 
 fn check(settings: &Settings) -> Result<(), Failure> {

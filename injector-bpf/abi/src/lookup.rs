@@ -7,7 +7,7 @@
 //! summary, one bit for each of its words, which tells most packets that no rule wants at once (the
 //! aggregated bit vector of Baboescu and Varghese, SIGCOMM 2001).
 
-use crate::maps::{Node, Roots, Row, WORDS};
+use crate::maps::{Roots, Row, WORDS};
 
 /// What a packet is looked up by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub struct Key {
 pub trait Tables {
     /// Where the tries begin.
     fn roots(&self) -> &Roots;
-    /// The node at `index`.
-    fn node(&self, index: u32) -> Option<&Node>;
+    /// What follows `byte` in the node at `index`.
+    fn next(&self, index: u32, byte: u8) -> Option<u32>;
     /// The row at `index`.
     fn row(&self, index: u32) -> Option<&Row>;
     /// Number of the first rule in `matches`, which is word number `word` and not 0.
@@ -44,9 +44,8 @@ pub trait Tables {
 pub fn find_rule(tables: &impl Tables, key: &Key) -> Option<u32> {
     let roots = tables.roots();
     // Ports first: they tell a packet that no rule wants soonest.
-    let root = (key.port_root & 3) as usize;
-    let dport = port_row(tables, roots.dport[root], key.dport)?;
-    let sport = port_row(tables, roots.sport[root], key.sport)?;
+    let dport = port_row(tables, root(&roots.dport, key.port_root), key.dport)?;
+    let sport = port_row(tables, root(&roots.sport, key.port_root), key.sport)?;
     let summary = dport.summary & sport.summary;
     if summary == 0 {
         return None;
@@ -56,12 +55,39 @@ pub fn find_rule(tables: &impl Tables, key: &Key) -> Option<u32> {
     if summary & daddr.summary & saddr.summary == 0 {
         return None;
     }
-    // In order and without a branch to skip words, so that the verifier sees one path alone.
-    for word in 0..WORDS {
-        let matches = dport.words[word] & sport.words[word] & daddr.words[word] & saddr.words[word];
-        if matches != 0 {
-            return Some(tables.number(word as u32, matches));
-        }
+    first_match(tables, [dport, sport, daddr, saddr])
+}
+
+/// One of four, without an address to be worked out (see [`NODE_ENTRIES`](crate::NODE_ENTRIES)).
+#[inline(always)]
+fn root(roots: &[u32; 4], number: u32) -> u32 {
+    let [a, b, c, d] = *roots;
+    let (low, high) = (0_u32.wrapping_sub(number & 1), 0_u32.wrapping_sub(number >> 1 & 1));
+    let lower = a & !low | b & low;
+    let upper = c & !low | d & low;
+    lower & !high | upper & high
+}
+
+/// Number of the first rule that all rows have.
+///
+/// Written out word by word. Without CAP_PERFMON the verifier also follows what a processor may do
+/// ahead of a branch, where a loop's counter says nothing; and it refuses the pointer behind the last
+/// word that a compiler makes of a loop.
+#[inline(always)]
+fn first_match(tables: &impl Tables, rows: [&Row; 4]) -> Option<u32> {
+    let [a, b, c, d] = rows;
+    macro_rules! words {
+        ($($word:literal)+) => {$(
+            let matches = a.words[$word] & b.words[$word] & c.words[$word] & d.words[$word];
+            if matches != 0 {
+                return Some(tables.number($word, matches));
+            }
+        )+};
+    }
+    const { assert!(WORDS == 64) };
+    words! {
+        0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+        32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
     }
     None
 }
@@ -69,17 +95,17 @@ pub fn find_rule(tables: &impl Tables, key: &Key) -> Option<u32> {
 #[inline(always)]
 fn port_row<T: Tables>(tables: &T, root: u32, port: u16) -> Option<&Row> {
     let [high, low] = port.to_be_bytes();
-    let next = tables.node(root)?[usize::from(high)];
-    tables.row(tables.node(next)?[usize::from(low)])
+    let next = tables.next(root, high)?;
+    tables.row(tables.next(next, low)?)
 }
 
 #[inline(always)]
 fn address_row<T: Tables>(tables: &T, root: u32, address: u32) -> Option<&Row> {
     let [a, b, c, d] = address.to_be_bytes();
-    let next = tables.node(root)?[usize::from(a)];
-    let next = tables.node(next)?[usize::from(b)];
-    let next = tables.node(next)?[usize::from(c)];
-    tables.row(tables.node(next)?[usize::from(d)])
+    let next = tables.next(root, a)?;
+    let next = tables.next(next, b)?;
+    let next = tables.next(next, c)?;
+    tables.row(tables.next(next, d)?)
 }
 
 /// The bit for number `n` of 64: the most significant one for 0.

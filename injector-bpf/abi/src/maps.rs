@@ -16,7 +16,7 @@ pub const MAX_ROWS: usize = 1 << 15;
 pub mod map_name {
     /// `Array<Config>`, one entry.
     pub const CONFIG: &str = "CONFIG";
-    /// `Array<Node>`: the tries of all axes.
+    /// `Array<NodeEntry>`: the tries of all axes.
     pub const NODES: &str = "NODES";
     /// `Array<Row>`: what the tries lead to.
     pub const ROWS: &str = "ROWS";
@@ -38,6 +38,28 @@ pub const fn program_name() -> &'static str {
 /// A node of a trie: what follows for each value of the next byte of the key. In the last byte's
 /// node these are indices of rows, in all others of nodes.
 pub type Node = [u32; 256];
+
+/// Entries of the `NODES` map that a node takes: two values of the byte share one.
+///
+/// The program looks each of them up by index. If it took a pointer to a node and added the byte, the
+/// verifier would, without CAP_PERFMON, stop to join paths from there on
+/// (`env->explore_alu_limits` in kernel/bpf/verifier.c), and take a hundred times as long.
+pub const NODE_ENTRIES: usize = 128;
+
+/// What follows for an even value of the byte in the lower half, for the odd one behind it in the
+/// upper.
+pub type NodeEntry = u64;
+
+/// The entries of a node.
+pub fn node_entries(node: &Node) -> impl Iterator<Item = NodeEntry> + '_ {
+    node.chunks_exact(2).map(|pair| (pair[1] as u64) << 32 | pair[0] as u64)
+}
+
+/// Where the `NODES` map has what follows for `byte`: the entry's index, and the bit at which its
+/// half begins.
+pub const fn node_entry(node: u32, byte: u8) -> (u32, u32) {
+    (node * NODE_ENTRIES as u32 + byte as u32 / 2, (byte as u32 % 2) * 32)
+}
 
 /// Words of rule bits in a row.
 pub const WORDS: usize = MAX_RULES / 64;
@@ -189,7 +211,7 @@ reasons! {
     /// one header can't be added or removed. Passed untouched.
     Segmented = 3, "segmented";
     /// With the funnel header it would exceed 65,535 bytes or the interface's MTU; or it is longer than
-    /// 16 KiB, as only the loopback carries them, and has no finished checksum. Passed untouched.
+    /// 10 KiB, as only the loopback carries them, and has no finished checksum. Passed untouched.
     NoRoom = 4, "no-room";
     /// An `unfunnel` rule matched what carries no funnel header. Passed untouched.
     NotFunnelled = 5, "not-funnelled";

@@ -26,7 +26,7 @@ pub(crate) const AXES: usize = 4;
 pub struct Tables {
     /// Where the tries begin.
     pub roots: Roots,
-    /// The `NODES` map.
+    /// What the `NODES` map is made of.
     pub nodes: Vec<Node>,
     /// The `ROWS` map.
     pub rows: Vec<Row>,
@@ -39,8 +39,8 @@ impl abi::Tables for Tables {
         &self.roots
     }
 
-    fn node(&self, index: u32) -> Option<&Node> {
-        self.nodes.get(index as usize)
+    fn next(&self, index: u32, byte: u8) -> Option<u32> {
+        self.nodes.get(index as usize).map(|node| node[usize::from(byte)])
     }
 
     fn row(&self, index: u32) -> Option<&Row> {
