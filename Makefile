@@ -41,6 +41,8 @@ bench: ## Ratios, each with what it is compared to
 	@cargo build --locked --quiet --release --package tests --bin bench
 	@SFUNNEL_LOADER=$(RELEASE)/sfunnel-loader SFUNNEL_WEBHOOK=$(RELEASE)/sfunnel-webhook target/release/bench
 
-fuzz: ## Each fuzz target for FUZZ_SECONDS
+fuzz: ## The rule language on random bytes, for FUZZ_SECONDS
 	@tests/setup.sh fuzz
-	cd tests && cargo +nightly fuzz run ruleset -- -max_total_time=$(FUZZ_SECONDS)
+	@mkdir -p tests/fuzz/corpus/ruleset
+	cd tests && cargo +nightly fuzz run ruleset fuzz/corpus/ruleset fuzz/seeds/ruleset -- \
+		-dict=fuzz/ruleset.dict -timeout=10 -max_len=8192 -max_total_time=$(FUZZ_SECONDS)

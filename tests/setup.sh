@@ -88,6 +88,7 @@ case ${1:-} in
     fuzz)
         rustup run nightly rustc --version >/dev/null 2>&1 ||
             fail 'fuzzing needs a nightly compiler: rustup toolchain install nightly'
+        packages g++
         if ! command -v cargo-fuzz >/dev/null; then
             say 'cargo install cargo-fuzz'
             cargo install cargo-fuzz --locked --quiet

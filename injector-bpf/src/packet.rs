@@ -99,11 +99,11 @@ impl Packet {
 
         let ip_len = u32::from(ip.version_ihl & 0xF) * 4;
         let there = skb.len() - l3.0;
-        let total_len = match ip.total_len() {
+        let total_len = skb.forget(match skb.forget(ip.total_len()) {
             // Merged packets of more than 64 KiB say 0 (BIG TCP, Linux 6.3).
             0 if skb.is_segmented() => there,
             len => len,
-        };
+        });
         if ip.version_ihl >> 4 != 4
             || ip_len < IPV4_HEADER
             || total_len < ip_len
@@ -114,7 +114,7 @@ impl Packet {
 
         let fragment = u16::from_be(ip.fragment);
         let (mut headless, mut ports) = (1, 0);
-        if fragment & FRAGMENT_OFFSET == 0 {
+        if skb.forget((fragment & FRAGMENT_OFFSET).into()) == 0 {
             if total_len - ip_len < wire::header_len(ip.protocol) {
                 return Err(Reason::TooShort);
             }

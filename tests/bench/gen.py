@@ -26,7 +26,8 @@ def rule(line):
     matches, actions = line.split("actions")
     fields = [field(*found) for found in MATCH.findall(matches)]
     fields.append(".protocol = IPPROTO_" + ("TCP" if "tcp" in matches.split() else "UDP"))
-    fields.append(f".push = {int(actions.split()[0] == 'funnel')}")
+    action, through = actions.split()[:2]
+    fields.append(f".push = {int(action == 'funnel')}, .through = IPPROTO_{through.upper()}")
     return "{ " + ", ".join(fields) + " }, // " + json.dumps(line)
 
 

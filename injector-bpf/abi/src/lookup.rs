@@ -76,20 +76,23 @@ fn root(roots: &[u32; 4], number: u32) -> u32 {
 #[inline(always)]
 fn first_match(tables: &impl Tables, rows: [&Row; 4]) -> Option<u32> {
     let [a, b, c, d] = rows;
-    macro_rules! words {
-        ($($word:literal)+) => {$(
-            let matches = a.words[$word] & b.words[$word] & c.words[$word] & d.words[$word];
-            if matches != 0 {
-                return Some(tables.number($word, matches));
-            }
-        )+};
-    }
     const { assert!(WORDS == 64) };
-    words! {
-        0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
-        32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
-    }
-    None
+    let (word, matches) = 'found: {
+        macro_rules! words {
+            ($($word:literal)+) => {$(
+                let matches = a.words[$word] & b.words[$word] & c.words[$word] & d.words[$word];
+                if matches != 0 {
+                    break 'found ($word, matches);
+                }
+            )+};
+        }
+        words! {
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+            32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
+        }
+        return None;
+    };
+    Some(tables.number(word, matches))
 }
 
 #[inline(always)]

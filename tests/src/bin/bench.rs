@@ -9,14 +9,17 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tests::binary;
 use tests::model::{Packet, UDP};
-use tests::netns::{Checked as _, End, Netns, connect};
+use tests::netns::{Checked as _, End, Netns, connect, run};
 use tests::test_run::Runner;
 
 const CLASSIFIER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/classifier.c");
 const GENERATOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/gen.py");
 
 /// What both ways of loading get.
-const RULES: &str = "ip tcp dport 80 sport 540 actions unfunnel tcp";
+const RULES: &str = "ip udp dport 2055 actions funnel tcp dport 80 sport 540
+ip tcp dport 8080 actions funnel tcp dport 80 sport 540
+ip tcp dport 80 sport 540 actions unfunnel tcp
+";
 
 fn main() -> ExitCode {
     println!("{:<58} {:>8} {:>15}  absolute", "what, compared to what", "ratio", "spread");
@@ -66,6 +69,14 @@ fn rules(count: usize) -> String {
         .collect()
 }
 
+/// Takes away the qdisc of the last turn, and what is on it, where there is one.
+fn fresh_hook() -> Result<()> {
+    if run("tc", &["qdisc", "show", "dev", "eth0"])?.contains("clsact") {
+        run("tc", &["qdisc", "del", "dev", "eth0", "clsact"])?;
+    }
+    Ok(())
+}
+
 /// Process start to attached program.
 fn start_up() -> Result<()> {
     const RUNS: usize = 21;
@@ -80,39 +91,46 @@ fn start_up() -> Result<()> {
         ["one.rules", "many.rules", "rules.h", "classifier.o"].map(|name| folder.join(name));
     fs::write(&one, RULES)?;
     fs::write(&many, rules(4096))?;
-    // `ip netns exec` is part of every series alike.
-    let load = |file: &Path| {
-        let mut loader = host.command(binary::loader());
+    let load = |file: &Path| -> Result<Duration> {
+        fresh_hook()?;
+        let mut loader = Command::new(binary::loader());
         timed(loader.args(["--ifaces", "eth0", "--ruleset-file"]).arg(file))
     };
     // The original's way: its generator is Python, and its compiler clang with these flags.
     let compile = || -> Result<Duration> {
+        fresh_hook()?;
         let started = Instant::now();
-        let generated = host.command("/usr/bin/python3").arg(GENERATOR).arg(&one).checked()?;
+        let generated = Command::new("/usr/bin/python3").arg(GENERATOR).arg(&one).checked()?;
         fs::write(&header, generated)?;
-        let mut clang = host.command("clang");
-        clang.args(["-O2", "-Wall", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu"]);
+        let mut clang = Command::new("clang");
+        clang.args(["-O2", "-Wall", "-Werror", "-g", "-target", "bpf"]);
+        clang.arg("-I/usr/include/x86_64-linux-gnu");
         clang.arg(format!("-DRULES=\"{}\"", header.display()));
         clang.arg("-c").arg(CLASSIFIER).arg("-o").arg(&object).checked()?;
-        let mut tc = host.command("tc");
-        tc.args(["filter", "replace", "dev", "eth0", "ingress", "pref", "1", "handle", "1"]);
-        tc.args(["bpf", "da", "obj"]).arg(&object).args(["sec", "classifier"]).checked()?;
+        run("tc", &["qdisc", "add", "dev", "eth0", "clsact"])?;
+        let mut tc = Command::new("tc");
+        tc.args(["filter", "add", "dev", "eth0", "ingress", "bpf", "da", "obj"]).arg(&object);
+        tc.args(["sec", "classifier", "verbose"]).checked()?;
         Ok(started.elapsed())
     };
 
-    // Warm: caches, and the qdisc.
-    load(&one)?;
-    compile()?;
     let mut series: [Vec<Duration>; 4] = Default::default();
-    for _ in 0..RUNS {
-        series[0].push(load(&one)?);
-        series[1].push(compile()?);
-        series[2].push(timed(&mut host.command("true"))?);
-        series[3].push(load(&many)?);
-    }
+    // On a thread in the namespace, so that nothing but the commands themselves is timed.
+    host.enter(|| -> Result<()> {
+        // Warm the caches.
+        load(&one)?;
+        compile()?;
+        for _ in 0..RUNS {
+            series[0].push(load(&one)?);
+            series[1].push(compile()?);
+            series[2].push(timed(&mut Command::new("true"))?);
+            series[3].push(load(&many)?);
+        }
+        Ok(())
+    })?;
     let [loader, compiler, nothing, loader_many] = &series;
-    line("loader, 1 rule : gen.py + clang + tc, the original's way", loader, compiler);
-    line("loader, 1 rule : `true`", loader, nothing);
+    line("loader, 3 rules : gen.py + clang + tc, the original's way", loader, compiler);
+    line("loader, 3 rules : `true`", loader, nothing);
     line("loader, 4096 rules : `true`", loader_many, nothing);
     fs::remove_dir_all(folder)?;
     Ok(())
