@@ -13,7 +13,7 @@ use crate::netns::Checked as _;
 /// If it can't be built.
 pub fn loader() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| built("SFUNNEL_LOADER", "loader", "sfunnel-loader")).clone()
+    PATH.get_or_init(|| built("SFUNNEL_LOADER", "sfunnel-loader")).clone()
 }
 
 /// `sfunnel-webhook`, or what the variable `SFUNNEL_WEBHOOK` names.
@@ -23,18 +23,20 @@ pub fn loader() -> PathBuf {
 /// If it can't be built.
 pub fn webhook() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| built("SFUNNEL_WEBHOOK", "webhook", "sfunnel-webhook")).clone()
+    PATH.get_or_init(|| built("SFUNNEL_WEBHOOK", "sfunnel-webhook")).clone()
 }
 
 /// Builds with the profile that this program was built with, into the same directory.
-fn built(variable: &str, package: &str, binary: &str) -> PathBuf {
+fn built(variable: &str, binary: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
     }
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--manifest-path"]);
     cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
-    cargo.args(["--package", package, "--bin", binary]);
+    // All of them: one package alone would get other features of its dependencies, and so be built
+    // anew.
+    cargo.arg("--bins");
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
