@@ -8,7 +8,7 @@ BUILD_RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked 
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup release demo test lint bench fuzz
+.PHONY: help setup release release-loader release-webhook demo test lint bench fuzz
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -16,9 +16,15 @@ help: ## This list
 setup: ## Install what is missing (apt, cargo), and say what
 	@tests/setup.sh
 
-release: setup ## Static binaries
-	$(BUILD_RELEASE) --package loader --package webhook
-	@ls -l $(RELEASE)/sfunnel-loader $(RELEASE)/sfunnel-webhook
+release: release-loader release-webhook ## Static binaries
+
+release-loader: setup
+	$(BUILD_RELEASE) --package loader
+	@ls -l $(RELEASE)/sfunnel-loader
+
+release-webhook: # Knows no BPF, and needs none of its tools
+	$(BUILD_RELEASE) --package webhook
+	@ls -l $(RELEASE)/sfunnel-webhook
 
 demo: setup ## From an annotation to a packet, on this machine
 	@echo 'Building (a few minutes the first time)...'
@@ -30,7 +36,8 @@ test: setup lint ## Everything
 	cargo build --locked
 	cargo test --locked
 
-lint: setup ## Format and clippy
+lint: ## Format and clippy
+	@tests/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 

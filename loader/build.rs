@@ -6,7 +6,7 @@
 //!    `/usr/bin/rustc` with the package libstd-rust-web-dev-bpf.
 //! 3. A nightly toolchain of rustup with rust-src, through `aya-build`.
 //!
-//! The last two need `bpf-linker`, on PATH or where `make setup` puts it.
+//! The last two need `bpf-linker`, where `make setup` puts it or on PATH.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -41,6 +41,7 @@ fn build() -> Result<()> {
     let object = out.join(BINARY);
 
     if let Some(ready) = env::var_os("SFUNNEL_BPF_OBJECT") {
+        println!("cargo::rerun-if-changed={}", Path::new(&ready).display());
         fs::copy(&ready, &object).with_context(|| {
             format!("SFUNNEL_BPF_OBJECT: can't read {}", Path::new(&ready).display())
         })?;
@@ -56,7 +57,7 @@ fn build() -> Result<()> {
         build_with(&rustc, &linker, workspace, &out)?;
         return say(&out, &format!("{}, which has core for {TARGET}", rustc.display()));
     }
-    if runs("rustup", &["run", "nightly", "rustc", "--version"]) {
+    if nightly_has_rust_src() {
         // aya-build takes the linker from PATH.
         let mut path = vec![linker.parent().unwrap_or(Path::new("/")).to_owned()];
         path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
@@ -81,11 +82,16 @@ fn say(out: &Path, how: &str) -> Result<()> {
     fs::write(out.join("bpf-build.txt"), how).context("can't write to OUT_DIR")
 }
 
-fn runs(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+fn nightly_has_rust_src() -> bool {
+    let sysroot =
+        Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]).output();
+    sysroot.is_ok_and(|output| {
+        let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        output.status.success() && sysroot.join("lib/rustlib/src/rust/library/core").is_dir()
+    })
 }
 
-/// On PATH, or in the cache that `make setup` fills.
+/// In the cache that `make setup` fills, with the LLVM that goes with the compiler, or on PATH.
 fn bpf_linker() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&path).map(|dir| dir.join("bpf-linker"));
@@ -95,8 +101,13 @@ fn bpf_linker() -> Option<PathBuf> {
         caches.unwrap_or_else(|| home.join(".cache")).join("sfunnel")
     });
     let cached = fs::read_dir(cache).into_iter().flatten().flatten();
-    let cached = cached.map(|entry| entry.path().join("bin").join("bpf-linker"));
-    on_path.chain(cached).find(|path| path.is_file())
+    let mut cached: Vec<PathBuf> =
+        cached.map(|entry| entry.path().join("bin").join("bpf-linker")).collect();
+    // What was not finished has another ending.
+    cached.retain(|path| !path.to_string_lossy().contains(".new"));
+    // The newest version last in order, first in line.
+    cached.sort_by(|a, b| b.cmp(a));
+    cached.into_iter().chain(on_path).find(|path| path.is_file())
 }
 
 fn stable_with_bpf_core() -> Option<PathBuf> {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building and testing need, and says what it installs. Running it again does no harm.
 #
-#   tests/setup.sh          for `make demo` and `make test`
+#   tests/setup.sh          for `make demo`
+#   tests/setup.sh lint     and for `make test`
 #   tests/setup.sh bench    and for `make bench`
 #   tests/setup.sh fuzz     and for `make fuzz`
 #
@@ -12,7 +13,7 @@ set -euo pipefail
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-cache=${SFUNNEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sfunnel}
+cache=${SFUNNEL_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/sfunnel}
 bpf_linker=0.13.0
 llvm=22
 
@@ -35,8 +36,10 @@ packages() {
         fail "this is no Debian; install what these packages of Debian hold: ${missing[*]}"
     say "apt-get install ${missing[*]}"
     as_root apt-get update -qq
+    # Nothing that is there may go for it.
     as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+        apt-get install -y -qq --no-install-recommends --no-remove "${missing[@]}" >/dev/null ||
+        fail "apt-get could not install them without removing others; see what it says above"
 }
 
 # Whether something here compiles for the BPF target already.
@@ -57,18 +60,19 @@ bpf_toolchain() {
     # Debian's security suite has a stable compiler with `core` for BPF. The compiler of rustup that
     # builds everything else stays as it is.
     has_bpf_compiler || packages rustc-web cargo-web libstd-rust-web-dev-bpf
-    command -v bpf-linker >/dev/null && return 0
     local prefix=$cache/bpf-linker-$bpf_linker-llvm-$llvm
     if [ ! -x "$prefix/bin/bpf-linker" ]; then
         packages llvm-$llvm-dev libzstd-dev zlib1g-dev
         say "cargo install bpf-linker $bpf_linker into $prefix (about a minute)"
         # A build that breaks off leaves nothing under the final name.
-        rm -rf "$prefix.new"
+        mkdir -p "$cache"
+        local new
+        new=$(mktemp -d "$prefix.new.XXXXXX")
         PATH=/usr/lib/llvm-$llvm/bin:$PATH LLVM_PREFIX=/usr/lib/llvm-$llvm \
             cargo install bpf-linker --version "$bpf_linker" --locked --quiet \
-            --no-default-features --features "llvm-$llvm" --root "$prefix.new"
+            --no-default-features --features "llvm-$llvm" --root "$new"
         rm -rf "$prefix"
-        mv "$prefix.new" "$prefix"
+        mv "$new" "$prefix"
     fi
     # The cache may come from another machine.
     packages libllvm$llvm
@@ -77,12 +81,18 @@ bpf_toolchain() {
 }
 
 command -v cargo >/dev/null ||
-    fail 'cargo is missing; install Rust 1.91 or later, with rustup or from your distribution'
+    fail "$(id -un) has no cargo; install Rust 1.91 or later, with rustup or from your distribution"
+minor=$(rustc --version | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')
+[ "${minor:-0}" -ge 91 ] || fail "$(rustc --version) is too old; Rust 1.91 or later is needed"
 packages gcc libc6-dev iproute2 nftables util-linux
 bpf_toolchain
 
 case ${1:-} in
     '') ;;
+    lint)
+        cargo fmt --version >/dev/null && cargo clippy --version >/dev/null ||
+            fail 'rustfmt or clippy is missing: rustup component add rustfmt clippy'
+        ;;
     # What the original does in every container: a Python script, clang, tc.
     bench) packages python3 clang libbpf-dev linux-libc-dev ;;
     fuzz)

@@ -2,6 +2,7 @@
 //! rule says.
 //!
 //! ```text
+//! program.rs  the entry: parse, look up, act, count
 //! packet.rs   frame -> Packet: headers checked, key for the lookup
 //! lookup.rs   key -> rule, over the maps
 //! funnel.rs   push the funnel header
@@ -15,33 +16,27 @@
 //!
 //! The program keeps offsets, never packet pointers, so no helper that moves the packet can leave
 //! it with a stale one.
+//!
+//! It is for the BPF target alone; elsewhere there is nothing to run.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-// One empty line of assembly keeps a bounds check that the verifier needs (`skb::bounded`).
+// One line of assembly hides a number from the verifier, another keeps a test that it needs
+// (`Skb::forget` and `visible` in skb.rs).
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
-mod checksum;
-#[cfg(target_arch = "bpf")]
-mod dnat;
-#[cfg(target_arch = "bpf")]
-mod funnel;
-#[cfg(target_arch = "bpf")]
-mod lookup;
-#[cfg(target_arch = "bpf")]
-mod maps;
-#[cfg(target_arch = "bpf")]
-mod packet;
-#[cfg(target_arch = "bpf")]
-mod program;
-#[cfg(target_arch = "bpf")]
-mod rewrite;
-#[cfg(target_arch = "bpf")]
-mod skb;
-#[cfg(target_arch = "bpf")]
-mod unfunnel;
-#[cfg(target_arch = "bpf")]
-mod vlan;
+mod bpf {
+    mod checksum;
+    mod dnat;
+    mod funnel;
+    mod lookup;
+    mod maps;
+    mod packet;
+    mod program;
+    mod rewrite;
+    mod skb;
+    mod unfunnel;
+    mod vlan;
+}
 
-/// The program is for the BPF target alone; elsewhere there is nothing to run.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

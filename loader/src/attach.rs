@@ -57,7 +57,7 @@ pub enum AttachError {
     },
     /// Another qdisc, such as the older `ingress`.
     #[error(
-        "{interface}: can't add the clsact qdisc: {error}{}{}",
+        "{interface}: can't add the clsact qdisc: {error}{}{}{undone}",
         hint(.error), qdisc_hint(.interface, .error)
     )]
     Qdisc {
@@ -65,6 +65,8 @@ pub enum AttachError {
         interface: String,
         /// What the kernel said.
         error: io::Error,
+        /// What could not be put back, if anything.
+        undone: String,
     },
     /// Somebody else's filter.
     #[error(
@@ -230,11 +232,12 @@ pub fn attach(
     let mut made = Vec::new();
     for interface in interfaces {
         match netlink.ensure_clsact(interface.index) {
-            Ok(true) => made.push(interface.index),
+            Ok(true) => made.push(interface),
             Ok(false) => {}
             Err(error) => {
-                undo(netlink, &[], &made);
-                return Err(AttachError::Qdisc { interface: interface.name.clone(), error });
+                let undone = undo(netlink, &[], &made);
+                let interface = interface.name.clone();
+                return Err(AttachError::Qdisc { interface, error, undone });
             }
         }
     }
@@ -288,7 +291,7 @@ fn program_fd(id: u32) -> Option<OwnedFd> {
 }
 
 /// Puts back what was there, last first. Returns what could not be, for the error message.
-fn undo(netlink: &mut Netlink, attached: &[Attachment<'_>], qdiscs: &[i32]) -> String {
+fn undo(netlink: &mut Netlink, attached: &[Attachment<'_>], qdiscs: &[&Interface]) -> String {
     let mut left = String::new();
     for Attachment { interface, hook, previous, .. } in attached.iter().rev() {
         let result = match previous {
@@ -302,13 +305,13 @@ fn undo(netlink: &mut Netlink, attached: &[Attachment<'_>], qdiscs: &[i32]) -> S
             left += &format!("; {} {hook} keeps the new rules: {error}", interface.name);
         }
     }
-    for &index in qdiscs {
+    for &Interface { index, ref name, .. } in qdiscs.iter().copied() {
         // It was made a moment ago; what somebody else has put on it since is theirs.
         let empty = [Hook::Ingress, Hook::Egress]
             .iter()
             .all(|&hook| netlink.filters(index, hook).is_ok_and(|filters| filters.is_empty()));
         if empty && let Err(error) = netlink.remove_clsact(index) {
-            left += &format!("; an empty clsact qdisc stays on interface {index}: {error}");
+            left += &format!("; an empty clsact qdisc stays on {name}: {error}");
         }
     }
     left

@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
@@ -227,11 +227,29 @@ impl Netlink {
     }
 
     /// Sends a request and collects the answers up to the acknowledgement or the dump's end.
+    ///
+    /// A dump during which something changed may lack something; it is asked for again.
     fn ask(
         &mut self,
         request: RouteNetlinkMessage,
         flags: u16,
     ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        const ATTEMPTS: usize = 10;
+        for _ in 1..ATTEMPTS {
+            if let Some(answers) = self.ask_once(request.clone(), flags)? {
+                return Ok(answers);
+            }
+        }
+        let answers = self.ask_once(request, flags)?;
+        answers.ok_or_else(|| io::Error::from_raw_os_error(libc::EAGAIN))
+    }
+
+    /// `None`: the dump was interrupted.
+    fn ask_once(
+        &mut self,
+        request: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | if flags == NLM_F_DUMP { flags } else { NLM_F_ACK | flags };
@@ -243,24 +261,35 @@ impl Netlink {
         self.socket.send(&bytes, 0)?;
 
         let mut answers = Vec::new();
+        let mut interrupted = false;
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
             let mut rest = datagram.as_slice();
             while !rest.is_empty() {
                 let invalid =
                     |e| io::Error::new(io::ErrorKind::InvalidData, format!("netlink: {e}"));
-                let len = NetlinkBuffer::new_checked(rest).map_err(invalid)?.length() as usize;
-                // A message that the library can't read tells of something foreign, such as a
-                // filter of an unknown kind.
-                if let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
-                    match message.payload {
-                        _ if message.header.sequence_number != self.sequence => {}
-                        NetlinkPayload::Done(_) => return Ok(answers),
-                        NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
+                let buffer = NetlinkBuffer::new_checked(rest).map_err(invalid)?;
+                let len = buffer.length() as usize;
+                let ours = buffer.sequence_number() == self.sequence;
+                interrupted |= ours && buffer.flags() & NLM_F_DUMP_INTR != 0;
+                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
+                    Ok(message) if ours => match message.payload {
+                        NetlinkPayload::Done(done) if done.code < 0 => {
+                            return Err(io::Error::from_raw_os_error(-done.code));
+                        }
+                        NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(answers)),
+                        NetlinkPayload::Error(error) if error.code.is_none() => {
+                            return Ok(Some(answers));
+                        }
                         NetlinkPayload::Error(error) => return Err(error.to_io()),
                         NetlinkPayload::InnerMessage(answer) => answers.push(answer),
                         _ => {}
+                    },
+                    Err(error) if buffer.message_type() == libc::RTM_NEWLINK => {
+                        return Err(invalid(error));
                     }
+                    // A filter or a qdisc of a kind that the library can't read is not ours.
+                    _ => {}
                 }
                 // Messages are padded to four bytes.
                 rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();

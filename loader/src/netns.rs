@@ -29,7 +29,7 @@ pub enum NetnsError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EPERM) => "; CAP_SYS_ADMIN is needed",
+        Some(libc::EPERM | libc::EACCES) => "; CAP_SYS_ADMIN is needed",
         Some(libc::EINVAL) => "; it is something else",
         _ => "",
     }
@@ -46,7 +46,10 @@ pub fn enter(name: &str) -> Result<(), NetnsError> {
         if name.contains('/') { name.into() } else { Path::new("/var/run/netns").join(name) };
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(error) => return Err(NetnsError::Missing { path, error }),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+            return Err(NetnsError::Missing { path, error });
+        }
+        Err(error) => return Err(NetnsError::Enter { path, error }),
     };
     setns(&file, CloneFlags::CLONE_NEWNET)
         .map_err(|errno| NetnsError::Enter { path, error: errno.into() })

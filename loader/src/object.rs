@@ -199,9 +199,18 @@ impl Maps {
     where
         Value<T>: aya::Pod,
     {
-        let values: Vec<Value<T>> = values.into_iter().map(Value).collect();
-        sys::fill_array(self.fd(name), &values)
-            .map_err(|error| ObjectError::Map { map: name, error })
+        // Piece by piece: the largest tables are not to be held another time.
+        const PIECE: u32 = 4096;
+        let mut values = values.into_iter().map(Value);
+        for first in (0..).step_by(PIECE as usize) {
+            let piece: Vec<Value<T>> = values.by_ref().take(PIECE as usize).collect();
+            sys::fill_array(self.fd(name), first, &piece)
+                .map_err(|error| ObjectError::Map { map: name, error })?;
+            if piece.len() < PIECE as usize {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn fd(&self, name: &str) -> BorrowedFd<'_> {
@@ -244,7 +253,7 @@ fn load_program(
         |log: &mut [u8]| sys::load_classifier(&name, &function.instructions, &program.license, log);
     load(&mut []).or_else(|error| {
         // Once more, for the log. It is long; the end tells.
-        let mut log = vec![0; 1 << 20];
+        let mut log = vec![0; 16 << 20];
         let error = match load(&mut log) {
             Ok(fd) => return Ok(fd),
             Err(again) if again.raw_os_error() == error.raw_os_error() => again,

@@ -1,12 +1,12 @@
 //! The four commands.
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{fmt, fs, thread};
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ruleset::{Compiled, Diagnostic, compile};
 
 use crate::attach::{self, AttachError, Rulesets};
@@ -122,7 +122,7 @@ struct Log {
 
 impl Log {
     fn say(self, what: fmt::Arguments<'_>) {
-        eprintln!("sfunnel-loader: {what}");
+        print_line(format_args!("sfunnel-loader: {what}"));
     }
 
     fn debug(self, what: fmt::Arguments<'_>) {
@@ -144,16 +144,17 @@ impl Rules {
         let mounted = Path::new(RULESET_FILE);
         let source = match &settings.ruleset {
             Some(source) => Some(source.clone()),
-            None if mounted.exists() => Some(Source::File(mounted.into())),
+            // What can't be looked at is looked at, for the reason to be told.
+            None if mounted.try_exists().unwrap_or(true) => Some(Source::File(mounted.into())),
             None => None,
         };
         let ruleset = source.map(|source| read(&source)).transpose()?;
         let egress_ruleset = settings.egress_ruleset.as_ref().map(read).transpose()?;
         if settings.direction == Direction::Egress && ruleset.is_some() && egress_ruleset.is_some()
         {
-            eprintln!(
+            print_line(
                 "warning: of two rulesets for egress, the one in SFUNNEL_EGRESS_RULESET or \
-                 --egress-ruleset is taken; DIRECTION=both makes the other one that for ingress"
+                 --egress-ruleset is taken; DIRECTION=both makes the other one that for ingress",
             );
         }
         let (ingress, egress) = match settings.direction {
@@ -177,12 +178,28 @@ fn read(source: &Source) -> Result<Compiled, Failure> {
     let (text, name) = match source {
         Source::Text(text, name) => (text.clone(), (*name).to_owned()),
         Source::File(path) => {
-            let text = fs::read_to_string(path)
-                .map_err(|error| Failure::File { path: path.clone(), error })?;
+            let text =
+                read_file(path).map_err(|error| Failure::File { path: path.clone(), error })?;
             (text, path.display().to_string())
         }
     };
     compile(&text).map_err(|diagnostic| Failure::Ruleset { name, diagnostic: Box::new(diagnostic) })
+}
+
+/// Reads a file, but no more of it than tells that it is too long.
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(ruleset::MAX_TEXT as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > ruleset::MAX_TEXT {
+        // Where it was cut, half a character may be left; the length is refused all the same.
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Writes to stderr. Nobody may be listening any more, which changes nothing.
+fn print_line(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn check(settings: &Settings) -> Result<(), Failure> {
@@ -190,7 +207,7 @@ fn check(settings: &Settings) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     for (hook, compiled) in rules.by_hook() {
         for warning in &compiled.warnings {
-            eprintln!("{warning}");
+            print_line(warning);
         }
         let rules = &compiled.ruleset.rules;
         writeln!(out, "# {hook}: {} rule{}", rules.len(), if rules.len() == 1 { "" } else { "s" })?;
@@ -203,7 +220,7 @@ fn load(settings: &Settings, log: Log) -> Result<(), Failure> {
     let rules = Rules::read(settings)?;
     for (hook, compiled) in rules.by_hook() {
         for warning in &compiled.warnings {
-            eprintln!("{warning}");
+            print_line(warning);
         }
         for rule in &compiled.ruleset.rules {
             log.debug(format_args!("{hook}: {rule}"));
@@ -220,7 +237,9 @@ fn load(settings: &Settings, log: Log) -> Result<(), Failure> {
     }
     // Kernels before 5.11 count maps as locked memory. Where the limit may not be raised, the map
     // that does not fit will say so.
-    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+    let limit = Resource::RLIMIT_MEMLOCK;
+    let _ = setrlimit(limit, libc::RLIM_INFINITY, libc::RLIM_INFINITY)
+        .or_else(|_| getrlimit(limit).and_then(|(_, hard)| setrlimit(limit, hard, hard)));
 
     let mut netlink = Netlink::open().map_err(Failure::Netlink)?;
     let mut attempt = 1;

@@ -33,7 +33,7 @@ struct Arguments {
     /// A file with the rules
     #[arg(long, global = true, value_name = "PATH", conflicts_with = "ruleset")]
     ruleset_file: Option<PathBuf>,
-    /// Rules for egress alone; --ruleset then holds for ingress [env: SFUNNEL_EGRESS_RULESET]
+    /// Other rules for egress, whatever --direction says [env: SFUNNEL_EGRESS_RULESET]
     #[arg(long, global = true, value_name = "TEXT")]
     egress_ruleset: Option<String>,
     /// Interfaces, separated by blanks [env: IFACES] [default: every one that is up, but lo]
@@ -62,7 +62,7 @@ struct Arguments {
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Compile the rules, load them and attach them; replaces what an earlier run attached
+    /// Compile the rules, load them and attach them, in place of what an earlier run attached there
     Load,
     /// Remove what `load` attached, and nothing else
     Clean,
@@ -184,8 +184,10 @@ impl Settings {
 
         let clean = arguments.clean
             || setting(None, "--clean", "CLEAN")?.map(switch).transpose()?.unwrap_or(false);
+        // Other programs have a DEBUG of their own, and injectors may set theirs for every container.
         let debug = arguments.debug
-            || setting(None, "--debug", "DEBUG")?.map(switch).transpose()?.unwrap_or(false);
+            || setting(None, "--debug", "DEBUG")?
+                .is_some_and(|value| matches!(switch(value), Ok(true)));
         let direction = match setting(arguments.direction, "--direction", "DIRECTION")? {
             None => Direction::Ingress,
             Some((value, name)) => Direction::from_str(&value, false).map_err(|_| {
@@ -305,6 +307,12 @@ mod tests {
         assert_eq!(read("", &[("CLEAN", "1")]).unwrap().command, Command::Clean);
         assert_eq!(read("", &[("CLEAN", "0")]).unwrap().command, Command::Load);
         assert_eq!(read("check", &[("CLEAN", "1")]).unwrap().command, Command::Check);
+    }
+
+    #[test]
+    fn a_debug_that_is_meant_for_others_is_none() {
+        assert!(!read("", &[("DEBUG", "app:*")]).unwrap().debug);
+        assert!(read("--debug", &[("DEBUG", "app:*")]).unwrap().debug);
     }
 
     #[test]

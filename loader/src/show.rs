@@ -123,13 +123,19 @@ fn text(error: &(dyn Error + 'static)) -> String {
 
 /// The rules and the counters of a program, out of its maps.
 fn read_maps(program: u32) -> Result<(Vec<Rule>, Vec<NotDone>), String> {
-    let mut ids = Vec::new();
+    let mut ids = None;
+    let mut refused = "it has been replaced just now".to_owned();
     for info in loaded_programs() {
-        let info = info.map_err(|e| text(&e))?;
-        if info.id() == program {
-            ids = info.map_ids().map_err(|e| text(&e))?.unwrap_or_default();
+        match info {
+            Ok(info) if info.id() == program => {
+                ids = Some(info.map_ids().map_err(|e| text(&e))?.unwrap_or_default());
+            }
+            Ok(_) => {}
+            // Programs come and go; only if ours is not found does it matter.
+            Err(error) => refused = text(&error),
         }
     }
+    let ids = ids.ok_or(refused)?;
     let (mut source, mut counters, mut reasons) = (None, None, None);
     for id in ids {
         let map = MapData::from_id(id).map_err(|e| text(&e))?;

@@ -52,15 +52,15 @@ pub fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> 
     bpf(bpf_cmd::BPF_PROG_BIND_MAP, &mut attr).map(drop)
 }
 
-/// Writes `values` to the entries 0, 1, 2... of an array map (Linux 5.6).
+/// Writes `values` to the entries `first`, `first` + 1... of an array map (Linux 5.6).
 ///
 /// `T` is the map's value; in a batch, values lie one behind the other.
 ///
 /// # Errors
 ///
 /// The kernel's.
-pub fn fill_array<T: aya::Pod>(map: BorrowedFd<'_>, values: &[T]) -> io::Result<()> {
-    let keys: Vec<u32> = (0..len(values)).collect();
+pub fn fill_array<T: aya::Pod>(map: BorrowedFd<'_>, first: u32, values: &[T]) -> io::Result<()> {
+    let keys: Vec<u32> = (first..).take(values.len()).collect();
     if values.is_empty() {
         return Ok(());
     }

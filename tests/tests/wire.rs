@@ -232,6 +232,60 @@ fn what_another_funneler_left_pending_is_repaired() {
 }
 
 #[test]
+fn a_tunnel_packet_with_an_unfinished_one_inside_is_left_alone() {
+    // What VXLAN sends in a UDP packet without a checksum, while the kernel or the network card has
+    // yet to finish the checksum of the packet inside.
+    let net = Net::new().unwrap_or_else(|e| panic!("{e:#}"));
+    let mut rng = random::rng(23);
+    let from_client = net.client.enter(|| Link::open("c0")).expect("c0 opens");
+    load(&net.client, "egress", "udp actions funnel tcp sport 540 dport 80")
+        .unwrap_or_else(|e| panic!("{e:#}"));
+    for _ in 0..20 {
+        let packet = random::packet(&mut rng, UDP, 100, Checksum::Missing);
+        let packet = Packet { saddr: CLIENT, daddr: SERVICE, options: Vec::new(), ..packet };
+        let frame = [&ROUTER_MAC[..], &CLIENT_MAC, &[8, 0], &packet.write()].concat();
+        let inside = Pending { start: 14 + 20 + 8 + 30, offset: 16 };
+        from_client.send(&frame, Some(inside)).expect("the frame leaves");
+    }
+    let shown = shown(&net.client);
+    assert_eq!(shown["rules"][0]["packets"], 0, "{shown:#}");
+    let unfinished = serde_json::json!({ "reason": "unfinished", "packets": 20 });
+    assert!(shown["not_done"].as_array().expect("a list").contains(&unfinished), "{shown:#}");
+}
+
+/// What `show` says of the one hook that is attached.
+fn shown(netns: &Netns) -> serde_json::Value {
+    let shown = netns.command(binary::loader()).args(["show", "--json"]).checked();
+    let shown = shown.unwrap_or_else(|e| panic!("{e:#}"));
+    let mut shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    shown[0].take()
+}
+
+#[test]
+fn what_looks_funnelled_but_is_the_machines_own_is_left_alone() {
+    let net = Net::new().unwrap_or_else(|e| panic!("{e:#}"));
+    let mut rng = random::rng(24);
+    let from_client = net.client.enter(|| Link::open("c0")).expect("c0 opens");
+    load(&net.client, "egress", "udp sport 540 dport 80 actions unfunnel tcp")
+        .unwrap_or_else(|e| panic!("{e:#}"));
+    for _ in 0..20 {
+        let (packet, ..) = frame(&mut rng, TCP);
+        let packet = Packet { options: Vec::new(), ..packet }.seal();
+        let mut lookalike = model::funnel(&packet, Funnel { through: UDP, sport: 540, dport: 80 });
+        let mut bare = lookalike.clone();
+        bare.segment.fill(0);
+        lookalike.set_check(!bare.right_check(CLIENT, SERVICE));
+        let frame = [&ROUTER_MAC[..], &CLIENT_MAC, &[8, 0], &lookalike.write()].concat();
+        let pending = Pending { start: 14 + 20, offset: 6 };
+        from_client.send(&frame, Some(pending)).expect("the frame leaves");
+    }
+    let shown = shown(&net.client);
+    assert_eq!(shown["rules"][0]["packets"], 0, "{shown:#}");
+    let left = serde_json::json!({ "reason": "not-funnelled", "packets": 20 });
+    assert!(shown["not_done"].as_array().expect("a list").contains(&left), "{shown:#}");
+}
+
+#[test]
 fn a_device_without_ethernet_headers() {
     let netns = Netns::new("tun").unwrap_or_else(|e| panic!("{e:#}"));
     netns.sysctl(&[("net.ipv4.conf.all.rp_filter", "0")]).expect("rp_filter");
@@ -324,11 +378,9 @@ fn truncated_frames_on_a_real_interface() {
         };
         assert_eq!(arrived, frame[..len]);
     }
-    let shown = net.client.command(binary::loader()).args(["show", "--json"]).checked();
-    let shown: serde_json::Value =
-        serde_json::from_str(&shown.unwrap_or_else(|e| panic!("{e:#}"))).expect("JSON");
-    let reasons = shown[0]["not_done"].as_array().expect("a list");
+    let shown = shown(&net.client);
+    let reasons = shown["not_done"].as_array().expect("a list");
     let counted: u64 = reasons.iter().filter_map(|reason| reason["packets"].as_u64()).sum();
     assert_eq!(counted, (frame.len() - 14) as u64, "{shown:#}");
-    assert_eq!(shown[0]["rules"][0]["packets"], 0);
+    assert_eq!(shown["rules"][0]["packets"], 0);
 }

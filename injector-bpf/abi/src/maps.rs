@@ -5,11 +5,11 @@
 /// One 64-bit summary word has a bit for each of at most 64 words of 64 rules.
 pub const MAX_RULES: usize = 4096;
 
-/// Nodes in the `NODES` map, at the most (32 MiB).
-pub const MAX_NODES: usize = 1 << 15;
+/// Nodes in the `NODES` map, at the most (16 MiB).
+pub const MAX_NODES: usize = 1 << 14;
 
-/// Rows in the `ROWS` map, at the most (17 MiB).
-pub const MAX_ROWS: usize = 1 << 15;
+/// Rows in the `ROWS` map, at the most (8.5 MiB).
+pub const MAX_ROWS: usize = 1 << 14;
 
 /// Names of the maps in the BPF object, as user space looks them up (15 bytes at most, the kernel's
 /// `BPF_OBJ_NAME_LEN` less its NUL).
@@ -203,7 +203,7 @@ macro_rules! reasons {
 reasons! {
     /// A rule that rewrites matched a piece of a fragmented datagram. Passed untouched.
     Fragment = 0, "fragment";
-    /// The packet ends before its IPv4, TCP or UDP header does. Passed untouched, no rule asked.
+    /// The packet ends before its IPv4, TCP or UDP header does. Passed untouched.
     TooShort = 1, "too-short";
     /// A length field disagrees with the packet or with another one. Passed untouched.
     BadLength = 2, "bad-length";
@@ -215,13 +215,16 @@ reasons! {
     NoRoom = 4, "no-room";
     /// An `unfunnel` rule matched what carries no funnel header. Passed untouched.
     NotFunnelled = 5, "not-funnelled";
-    /// More VLAN tags than the program can lift. Passed untouched.
+    /// More than one VLAN tag, which not every kernel can be trusted to put back. Passed untouched.
     VlanDepth = 6, "vlan-depth";
     /// A kernel helper refused before anything was changed. Passed untouched.
     HelperError = 7, "helper-error";
     /// A kernel helper refused after the first change. Dropped, because the packet is no longer
     /// what anybody sent.
     Dropped = 8, "dropped";
+    /// A UDP packet without a checksum, within which the kernel is yet to finish another one, as in a
+    /// VXLAN or Geneve packet of this machine. Passed untouched.
+    Unfinished = 9, "unfinished";
 }
 
 const _: () = {

@@ -144,7 +144,7 @@ fn files_that_can_not_be_read() {
         (directory.path(), "Is a directory (os error 21)"),
         (&missing, "No such file or directory (os error 2)"),
         (&below_a_file, "Not a directory (os error 20)"),
-        (&not_utf8, "stream did not contain valid UTF-8"),
+        (&not_utf8, "invalid utf-8 sequence of 1 bytes from index 21"),
     ];
     for (path, error) in table {
         let reason =
@@ -160,14 +160,13 @@ fn flags_and_variables() {
     let user = User::new();
     let missing = format!("{}-missing", net.left.name());
     // Words of the command line, a variable, code, reason.
-    let table: [(&str, (&str, &str), i32, String); 16] = [
+    let table: [(&str, (&str, &str), i32, String); 15] = [
         ("", ("DIRECTION", "sideways"), 2, format!("DIRECTION: \"sideways\" is not `ingress`, `egress` or `both`{HELP}")),
         ("--direction up", ("", ""), 2, format!("--direction: \"up\" is not `ingress`, `egress` or `both`{HELP}")),
         ("", ("N_ATTEMPTS", "0"), 2, format!("N_ATTEMPTS: \"0\" is not a number from 1 to 1000{HELP}")),
         ("", ("N_ATTEMPTS", "1001"), 2, format!("N_ATTEMPTS: \"1001\" is not a number from 1 to 1000{HELP}")),
         ("", ("RETRY_DELAY", "NaN"), 2, format!("RETRY_DELAY: \"NaN\" is not a number of seconds from 0 to 3600{HELP}")),
         ("", ("CLEAN", "perhaps"), 2, format!("CLEAN: \"perhaps\" is not `1` or `0`{HELP}")),
-        ("", ("DEBUG", "2"), 2, format!("DEBUG: \"2\" is not `1` or `0`{HELP}")),
         ("--sideways", ("", ""), 2, format!("unexpected argument '--sideways' found{HELP}")),
         ("lod", ("", ""), 2, format!("unrecognized subcommand 'lod'{HELP}")),
         ("--ifaces", ("", ""), 2, format!("a value is required for '--ifaces <NAMES>' but none was supplied{HELP}")),
@@ -185,6 +184,16 @@ fn flags_and_variables() {
         });
         run.refused(code, &format!("sfunnel-loader: {reason}"));
     }
+}
+
+#[test]
+fn a_file_without_end_is_too_long() {
+    let net = Net::new(1);
+    let user = User::new();
+    let reason = "sfunnel-loader: /dev/zero is refused at line 1, column 262145: \
+                  the ruleset is longer than 262144 bytes";
+    unchanged(&net, &user, |loader| loader.args(["--ruleset-file", "/dev/zero"]))
+        .refused(2, reason);
 }
 
 #[test]

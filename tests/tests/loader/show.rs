@@ -50,6 +50,7 @@ fn counters_and_reasons() {
             "vlan-depth",
             "helper-error",
             "dropped",
+            "unfinished",
         ];
         let not_done: Vec<_> = reasons
             .iter()

@@ -10,10 +10,10 @@
 
 use abi::{Reason, RuleEntry, flag, wire};
 
-use crate::checksum::Sum;
-use crate::packet::{IPV4_HEADER, Packet, is_segment, tcp_data_offset};
-use crate::rewrite::rewrite;
-use crate::skb::{Done, Offset, Refused, Skb};
+use super::checksum::Sum;
+use super::packet::{IPV4_HEADER, Packet, is_segment, tcp_data_offset};
+use super::rewrite::rewrite;
+use super::skb::{Done, Offset, Refused, Skb};
 
 /// Carries out an `unfunnel` rule.
 #[inline(always)]
@@ -46,7 +46,18 @@ fn is_funnelled(skb: &Skb, packet: &Packet, protocol: u8, header_len: u32) -> Re
         // A funnel header has no options.
         tcp_data_offset(skb, outer)? == header_len
     };
-    Ok(outer_fits && is_segment(skb, outer + header_len, protocol, packet.l4_len - header_len)?)
+    if !outer_fits {
+        return Ok(false);
+    }
+    // A funnel header's checksum is finished. One that is not belongs to a packet of this machine that
+    // looks like a funnelled one.
+    let (at, ip) = (outer + wire::checksum_offset(packet.ip.protocol), &packet.ip);
+    let check = skb.load::<u16>(at)?;
+    let pseudo = Sum::pseudo_header(ip.saddr, ip.daddr, ip.protocol, packet.l4_len);
+    if check == pseudo.fold() && skb.is_checksum_pending(at, check)? {
+        return Ok(false);
+    }
+    is_segment(skb, outer + header_len, protocol, packet.l4_len - header_len)
 }
 
 /// Takes `header_len` bytes out, so that what is left has the right length. The IPv4 header's fixed
@@ -59,7 +70,7 @@ fn remove(skb: &Skb, packet: &Packet, l3: Offset, header_len: u32) -> Result<(),
     }
     let options = skb.save(l3 + IPV4_HEADER, options_len)?;
     skb.adjust_room(-(header_len as i32))?;
-    skb.restore(l3 + IPV4_HEADER, &options, options_len).map_err(|_| Reason::Dropped)
+    skb.restore(l3 + IPV4_HEADER, &options).map_err(|_| Reason::Dropped)
 }
 
 #[inline(always)]

@@ -2,8 +2,8 @@
 
 use abi::{Config, Roots, Row, Tables, node_entry};
 
-use crate::maps::{NODES, ROWS};
-use crate::skb::Skb;
+use super::maps::{NODES, ROWS};
+use super::skb::Skb;
 
 /// The tables of the ruleset that is loaded.
 pub struct MapTables<'a> {

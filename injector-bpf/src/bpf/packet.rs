@@ -2,9 +2,9 @@
 
 use abi::{Config, Key, Reason, port_root, wire};
 
-use crate::checksum::Sum;
-use crate::skb::{Offset, Plain, Skb};
-use crate::vlan::{self, Tags};
+use super::checksum::Sum;
+use super::skb::{Offset, Plain, Skb};
+use super::vlan::{self, Tags};
 
 /// EtherType of IPv4 (RFC 894), in network byte order.
 pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
@@ -25,12 +25,16 @@ pub struct Ipv4Header {
     pub daddr: u32,
 }
 
-/// Bits of its field for fragments (RFC 791, 3.1).
+/// Of the field for fragments, the offset (RFC 791, 3.1).
 const FRAGMENT_OFFSET: u16 = 0x1FFF;
+/// And the bit that more of them follow.
 const MORE_FRAGMENTS: u16 = 0x2000;
 
-/// Bytes of it.
+/// Bytes of the header without options.
 pub const IPV4_HEADER: u32 = 20;
+
+/// Bytes of source and destination port, with which TCP and UDP headers begin.
+const PORTS: u32 = 4;
 
 const _: () = assert!(size_of::<Ipv4Header>() == IPV4_HEADER as usize);
 
@@ -115,7 +119,12 @@ impl Packet {
         let fragment = u16::from_be(ip.fragment);
         let (mut headless, mut ports) = (1, 0);
         if skb.forget((fragment & FRAGMENT_OFFSET).into()) == 0 {
-            if total_len - ip_len < wire::header_len(ip.protocol) {
+            // The first piece of a datagram may end right behind the ports.
+            let enough = match fragment & MORE_FRAGMENTS {
+                0 => wire::header_len(ip.protocol),
+                _ => PORTS,
+            };
+            if total_len - ip_len < enough {
                 return Err(Reason::TooShort);
             }
             let Ok(loaded) = skb.load::<u32>(l3 + ip_len) else { return Err(Reason::TooShort) };

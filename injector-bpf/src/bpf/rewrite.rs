@@ -2,9 +2,9 @@
 
 use abi::Reason;
 
-use crate::packet::Packet;
-use crate::skb::{Done, Offset, Skb};
-use crate::vlan;
+use super::packet::Packet;
+use super::skb::{Done, Offset, Skb};
+use super::vlan;
 
 /// Changes the length of `packet` by `resize`, then fills it in by `write`. Both get the place of the
 /// IPv4 header.

@@ -13,8 +13,8 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::programs::TcContext;
 
-use crate::checksum::Sum;
-use crate::maps::{CHUNK, SCRATCH, Scratch};
+use super::checksum::Sum;
+use super::maps::{CHUNK, SCRATCH, Scratch};
 
 /// Bytes that are summed up of one packet, at the most: more than any network card sends in one
 /// frame. Each chunk of them costs time whenever the verifier looks at the program.
@@ -89,12 +89,10 @@ impl Skb {
         self.ctx().protocol as u16
     }
 
-    /// The VLAN tag that the kernel holds apart from the frame: TPID in network byte order, and
-    /// TCI.
+    /// The kernel holds a VLAN tag apart from the frame.
     #[inline(always)]
-    pub fn vlan_tag(&self) -> Option<(u16, u16)> {
-        let ctx = self.ctx();
-        (ctx.vlan_present != 0).then_some((ctx.vlan_proto as u16, ctx.vlan_tci as u16))
+    pub fn has_vlan_tag_apart(&self) -> bool {
+        self.ctx().vlan_present != 0
     }
 
     /// The packet stands for several that are segmented later.
@@ -143,17 +141,17 @@ impl Skb {
     /// Writes `value`, and keeps the sum that the network card may have delivered right.
     #[inline(always)]
     pub fn store<T: Plain>(&self, at: Offset, value: &T) -> Done {
-        self.store_bytes(
-            at,
-            ptr::from_ref(value).cast(),
-            size_of::<T>() as u32,
-            BPF_F_RECOMPUTE_CSUM,
-        )
+        let from = ptr::from_ref(value).cast();
+        // SAFETY: a T has its size in bytes.
+        unsafe { self.store_bytes(at, from, size_of::<T>() as u32, BPF_F_RECOMPUTE_CSUM) }
     }
 
+    /// # Safety
+    ///
+    /// `from` points to `len` bytes.
     #[inline(always)]
-    fn store_bytes(&self, at: Offset, from: *const c_void, len: u32, flags: u32) -> Done {
-        // SAFETY: `from` has `len` bytes; the callers hand over a T or a part of the scratch.
+    unsafe fn store_bytes(&self, at: Offset, from: *const c_void, len: u32, flags: u32) -> Done {
+        // SAFETY: by the contract.
         done(unsafe { helpers::bpf_skb_store_bytes(self.0, at.0, from, len, flags.into()) })
     }
 
@@ -169,11 +167,14 @@ impl Skb {
         Ok(Saved { scratch, len: len as u32 })
     }
 
-    /// Writes back what was saved last, or the first `len` bytes of it.
+    /// Writes back what was saved last.
     #[inline(always)]
-    pub fn restore(&self, at: Offset, saved: &Saved, len: u32) -> Done {
-        let len = bounded(len.min(saved.len))?;
-        self.store_bytes(at, saved.scratch.cast_const().cast(), len as u32, BPF_F_RECOMPUTE_CSUM)
+    pub fn restore(&self, at: Offset, saved: &Saved) -> Done {
+        let len = bounded(saved.len)? as u32;
+        // SAFETY: `bounded` keeps `len` within the scratch.
+        unsafe {
+            self.store_bytes(at, saved.scratch.cast_const().cast(), len, BPF_F_RECOMPUTE_CSUM)
+        }
     }
 
     /// Sum of `len` bytes from `at`; at most [`MAX_SUM`].
@@ -278,9 +279,8 @@ impl Skb {
     /// network card (`CHECKSUM_PARTIAL`). It then holds the sum of the pseudo-header alone.
     ///
     /// No field of the context tells. But a change of the payload, as opposed to the pseudo-header,
-    /// is added by `bpf_l4_csum_replace` to a finished checksum only
-    /// (`inet_proto_csum_replace_by_diff` in net/core/utils.c). So: change it, look, change it
-    /// back.
+    /// is added by `bpf_l4_csum_replace` to a finished checksum only (`inet_proto_csum_replace4`
+    /// in net/core/utils.c). So: change it, look, change it back.
     #[inline(always)]
     pub fn is_checksum_pending(&self, at: Offset, check: u16) -> Result<bool, Reason> {
         // SAFETY: the context is valid.
@@ -290,7 +290,8 @@ impl Skb {
                 return Ok(true);
             }
             // Without BPF_F_RECOMPUTE_CSUM: the helper above did not touch the card's sum either.
-            self.store_bytes(at, ptr::from_ref(&check).cast(), 2, 0)?;
+            // SAFETY: a u16 has two bytes.
+            unsafe { self.store_bytes(at, ptr::from_ref(&check).cast(), 2, 0)? };
             Ok(false)
         };
         pending().map_err(|Refused| Reason::Dropped)
@@ -307,7 +308,7 @@ pub struct Saved {
 ///
 /// # Safety
 ///
-/// `len` is a multiple of four, and at most a chunk.
+/// `len` is a multiple of four and at most a chunk, which `scratch` points to.
 #[inline(always)]
 unsafe fn sum_scratch(
     skb: &Skb,

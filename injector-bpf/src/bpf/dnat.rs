@@ -2,8 +2,8 @@
 
 use abi::{Reason, RuleEntry, flag, wire};
 
-use crate::packet::Packet;
-use crate::skb::Skb;
+use super::packet::Packet;
+use super::skb::Skb;
 
 /// Carries out a `dnat` rule.
 ///
@@ -18,6 +18,10 @@ pub fn dnat(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reason> 
     let protocol = packet.ip.protocol;
     let daddr = rule.dnat.to_be();
     if packet.has_l4_header() {
+        if packet.l4_len < wire::header_len(protocol) {
+            // The checksum is in another piece.
+            return Err(Reason::TooShort);
+        }
         let at = packet.l4() + wire::checksum_offset(protocol);
         skb.replace_pseudo_header(at, packet.ip.daddr, daddr, protocol == wire::UDP)?;
     }

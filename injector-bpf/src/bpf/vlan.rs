@@ -1,13 +1,14 @@
 //! VLAN tags (IEEE 802.1Q).
 //!
 //! The kernel holds the outermost tag apart from the frame, unless nobody has parsed the frame yet.
-//! `bpf_skb_adjust_room` works on a frame without tags alone. So the outermost is taken off for the
-//! time; the kernel then holds the next one apart.
+//! `bpf_skb_adjust_room` works on a frame without tags alone. So a tag in the frame is taken off for
+//! the time. Only if it is the one tag that there is: before Linux 6.12 a second one could not be put
+//! back without harm at ingress ("tc: adjust network header after 2nd vlan push").
 
 use abi::Reason;
 
-use crate::packet::ETHERTYPE_IPV4;
-use crate::skb::{Done, Offset, Plain, Skb};
+use super::packet::ETHERTYPE_IPV4;
+use super::skb::{Done, Offset, Plain, Skb};
 
 /// TPIDs of customer and service tags, in network byte order.
 const TPID_C: u16 = 0x8100_u16.to_be();
@@ -59,7 +60,7 @@ pub fn network_header(skb: &Skb, link_header: u32) -> Result<Option<(Tags, Offse
         return Ok((skb.protocol() == ETHERTYPE_IPV4).then_some((tags, l3)));
     }
     let Ok(mut ethertype) = skb.load::<u16>(Offset(link_header - 2)) else { return Ok(None) };
-    // More tags than this are no frame that the kernel would take apart.
+    // Behind more tags than two, nobody expects a rule to look.
     for _ in 0..3 {
         if ethertype == ETHERTYPE_IPV4 {
             return Ok(Some((tags, l3)));
@@ -75,7 +76,7 @@ pub fn network_header(skb: &Skb, link_header: u32) -> Result<Option<(Tags, Offse
         l3 = l3 + TAG;
         ethertype = tag.ethertype;
     }
-    Err(Reason::VlanDepth)
+    Ok(None)
 }
 
 /// The tag that has been taken off.
@@ -89,13 +90,16 @@ pub fn lift(skb: &Skb, tags: Tags, l3: Offset) -> Result<(Lifted, Offset), Reaso
     if tags.count == 0 {
         return Ok((Lifted(None), l3));
     }
-    let apart = skb.vlan_tag();
-    if tags.count + u32::from(apart.is_some()) > 2 {
+    if tags.count > 1 || skb.has_vlan_tag_apart() {
         return Err(Reason::VlanDepth);
     }
+    let (tpid, tci) = ((tags.outermost >> 16) as u16, tags.outermost as u16);
+    // The kernel takes off what it believes to be in the frame.
+    if skb.protocol() != tpid {
+        return Err(Reason::HelperError);
+    }
     skb.vlan_pop()?;
-    let in_frame = ((tags.outermost >> 16) as u16, tags.outermost as u16);
-    Ok((Lifted(Some(apart.unwrap_or(in_frame))), Offset(l3.0 - tags.count * TAG)))
+    Ok((Lifted(Some((tpid, tci))), Offset(l3.0 - TAG)))
 }
 
 impl Lifted {

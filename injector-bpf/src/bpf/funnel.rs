@@ -12,10 +12,10 @@
 
 use abi::{Config, Reason, RuleEntry, flag, wire};
 
-use crate::checksum::Sum;
-use crate::packet::{IPV4_HEADER, Packet, is_segment};
-use crate::rewrite::rewrite;
-use crate::skb::{Done, MAX_SUM, Offset, Plain, Refused, Saved, Skb};
+use super::checksum::Sum;
+use super::packet::{IPV4_HEADER, Packet, is_segment};
+use super::rewrite::rewrite;
+use super::skb::{Done, MAX_SUM, Offset, Plain, Refused, Saved, Skb};
 
 /// A funnel header that is TCP. Numbers in network byte order.
 #[derive(Clone, Copy)]
@@ -99,6 +99,10 @@ impl Inner {
         let pseudo = Sum::pseudo_header(saddr, daddr, protocol, packet.l4_len);
         let pending = check == pseudo.fold() && skb.is_checksum_pending(at, check)?;
         let missing = check == 0 && skb.forget(protocol.into()) as u8 == wire::UDP;
+        if missing && skb.is_checksum_pending(at, check)? {
+            // Not this packet's, which has none; so another one's within.
+            return Err(Reason::Unfinished);
+        }
         let needs_sum = skb.forget((pending | missing).into()) != 0;
         let pending = skb.forget(pending.into()) != 0;
         if needs_sum {
@@ -123,9 +127,10 @@ impl Inner {
 ///
 /// NAT further on would otherwise take the funnel header's checksum, which is finished, for a
 /// pending one and spoil it. No helper ends that state by name. But the kernel gives it up when the
-/// place where summing was to start has been pulled off the front (`__skb_postpull_rcsum`, Linux
-/// commit 6ae459bdaaee). So as many bytes are cut out behind the IPv4 header as lie before that
-/// place, and two more; then they are put back together with the room.
+/// place where summing was to start has been pulled off the front (`skb_postpull_rcsum`, Linux commit
+/// 6ae459bdaaee). So as many bytes are cut out behind the IPv4 header as lie before that place, and two
+/// more; then they are put back together with the room. Kernels without commit 54c3f1a81421 look for
+/// that place before they pull; they look again when something is stored.
 #[inline(always)]
 fn make_room_unpending(
     skb: &Skb,
@@ -147,12 +152,19 @@ fn make_room_unpending(
         Ok(saved)
     };
     let rest = |saved: Saved| -> Done {
+        skb.store(l3, &packet.ip)?;
         skb.adjust_room((cut + header_len) as i32)?;
-        skb.restore(behind + header_len, &saved, cut)?;
+        skb.restore(behind + header_len, &saved)?;
         if padded {
             skb.change_len(len + header_len)?;
         }
-        Ok(())
+        // If the state belongs to another checksum, within the payload, it is there still.
+        let at = l3 + packet.ip_len + header_len + wire::checksum_offset(packet.ip.protocol);
+        let check = skb.load::<u16>(at)?;
+        match skb.is_checksum_pending(at, check) {
+            Ok(false) => Ok(()),
+            _ => Err(Refused),
+        }
     };
     let unchanged = if padded { Reason::Dropped } else { Reason::HelperError };
     let saved = first().map_err(|Refused| unchanged)?;
@@ -173,7 +185,7 @@ fn write(
     let options_len = packet.options_len();
     if options_len > 0 {
         let options = skb.save(l3 + IPV4_HEADER + header_len, options_len)?;
-        skb.restore(l3 + IPV4_HEADER, &options, options_len)?;
+        skb.restore(l3 + IPV4_HEADER, &options)?;
     }
     let header_at = l3 + packet.ip_len;
     let inner_at = header_at + header_len;

@@ -5,10 +5,10 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::lookup::MapTables;
-use crate::packet::Packet;
-use crate::skb::Skb;
-use crate::{dnat, funnel, maps, unfunnel};
+use super::lookup::MapTables;
+use super::packet::Packet;
+use super::skb::Skb;
+use super::{dnat, funnel, maps, unfunnel};
 
 /// Dual, so that the kernel allows GPL-only helpers.
 #[unsafe(link_section = "license")]
