@@ -11,8 +11,8 @@
 //! rewrite.rs  the order in which headers are pushed and removed
 //! ```
 //!
-//! A packet leaves repaired, or untouched, or dropped and counted. Everything that can be refused is
-//! refused before the first change; what fails after it is dropped.
+//! A packet leaves repaired, or untouched, or dropped and counted. Everything that can be refused
+//! is refused before the first change; what fails after it is dropped.
 //!
 //! The program keeps offsets, never packet pointers, so no helper that moves the packet can leave
 //! it with a stale one.

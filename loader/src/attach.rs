@@ -319,7 +319,8 @@ fn undo(netlink: &mut Netlink, attached: &[Attachment<'_>], qdiscs: &[&Interface
 
 /// Removes our filters from `interfaces`. Returns where there were any.
 ///
-/// The clsact qdisc stays: without filters it does nothing, and whoever else uses it may be about to.
+/// The clsact qdisc stays: without filters it does nothing, and whoever else uses it may be about
+/// to.
 ///
 /// # Errors
 ///

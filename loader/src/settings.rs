@@ -184,7 +184,8 @@ impl Settings {
 
         let clean = arguments.clean
             || setting(None, "--clean", "CLEAN")?.map(switch).transpose()?.unwrap_or(false);
-        // Other programs have a DEBUG of their own, and injectors may set theirs for every container.
+        // Other programs have a DEBUG of their own, and injectors may set theirs for every
+        // container.
         let debug = arguments.debug
             || setting(None, "--debug", "DEBUG")?
                 .is_some_and(|value| matches!(switch(value), Ok(true)));

@@ -34,8 +34,8 @@ impl Netns {
         &self.name
     }
 
-    /// Runs a command line in the namespace, its words separated by blanks, and returns its standard
-    /// output.
+    /// Runs a command line in the namespace, its words separated by blanks, and returns its
+    /// standard output.
     ///
     /// # Errors
     ///

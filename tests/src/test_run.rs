@@ -80,9 +80,9 @@ impl Runner {
             .unwrap_or_else(|e| panic!("BPF_PROG_TEST_RUN: {e}: {frame:02x?}"))
     }
 
-    /// Runs the program on a frame that the kernel may refuse to make a packet of.
-    /// Runs the program on an IP packet whose sum the network card has delivered, and has the kernel
-    /// check that the sum is right afterwards as well (Linux 6.11, commit a3cfe84cca28).
+    /// Runs the program on a frame that the kernel may refuse to make a packet of. Runs the program
+    /// on an IP packet whose sum the network card has delivered, and has the kernel check that the
+    /// sum is right afterwards as well (Linux 6.11, commit a3cfe84cca28).
     pub fn run_summed(&self, packet: &[u8]) -> Outcome {
         const BPF_F_TEST_SKB_CHECKSUM_COMPLETE: u32 = 4;
         let frame = [&ETHERNET, packet].concat();

@@ -2,10 +2,10 @@
 //!
 //! A packet has a value on each of four axes. For each axis a trie with a byte a level leads from
 //! the value to a row of bits, one for each rule that holds for it. Every path is as long as every
-//! other, so that the way down is a straight line of loads. The four rows are intersected; the first
-//! bit left, counted from the most significant, is the first rule that matches. A row begins with a
-//! summary, one bit for each of its words, which tells most packets that no rule wants at once (the
-//! aggregated bit vector of Baboescu and Varghese, SIGCOMM 2001).
+//! other, so that the way down is a straight line of loads. The four rows are intersected; the
+//! first bit left, counted from the most significant, is the first rule that matches. A row begins
+//! with a summary, one bit for each of its words, which tells most packets that no rule wants at
+//! once (the aggregated bit vector of Baboescu and Varghese, SIGCOMM 2001).
 
 use crate::maps::{Roots, Row, WORDS};
 
@@ -71,8 +71,8 @@ fn root(roots: &[u32; 4], number: u32) -> u32 {
 /// Number of the first rule that all rows have.
 ///
 /// Written out word by word. Without CAP_PERFMON the verifier also follows what a processor may do
-/// ahead of a branch, where a loop's counter says nothing; and it refuses the pointer behind the last
-/// word that a compiler makes of a loop.
+/// ahead of a branch, where a loop's counter says nothing; and it refuses the pointer behind the
+/// last word that a compiler makes of a loop.
 #[inline(always)]
 fn first_match(tables: &impl Tables, rows: [&Row; 4]) -> Option<u32> {
     let [a, b, c, d] = rows;
@@ -87,8 +87,9 @@ fn first_match(tables: &impl Tables, rows: [&Row; 4]) -> Option<u32> {
             )+};
         }
         words! {
-            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
-            32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32
+            33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61
+            62 63
         }
         return None;
     };

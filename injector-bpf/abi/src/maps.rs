@@ -41,8 +41,8 @@ pub type Node = [u32; 256];
 
 /// Entries of the `NODES` map that a node takes: two values of the byte share one.
 ///
-/// The program looks each of them up by index. If it took a pointer to a node and added the byte, the
-/// verifier would, without CAP_PERFMON, stop to join paths from there on
+/// The program looks each of them up by index. If it took a pointer to a node and added the byte,
+/// the verifier would, without CAP_PERFMON, stop to join paths from there on
 /// (`env->explore_alu_limits` in kernel/bpf/verifier.c), and take a hundred times as long.
 pub const NODE_ENTRIES: usize = 128;
 
@@ -103,8 +103,8 @@ pub struct Roots {
 
 /// Which trie the ports of a packet are looked up in.
 ///
-/// `protocol` is TCP or UDP. `portless` is 1 for a packet without ports, such as a fragment that is not the first, and else 0.
-/// Numbers and no branch, so that the verifier has one path to follow.
+/// `protocol` is TCP or UDP. `portless` is 1 for a packet without ports, such as a fragment that is
+/// not the first, and else 0. Numbers and no branch, so that the verifier has one path to follow.
 pub const fn port_root(protocol: u8, portless: u32) -> u32 {
     crate::wire::udp_bit(protocol) << 1 | portless
 }
@@ -210,8 +210,9 @@ reasons! {
     /// The packet is to be segmented after this hook, or was merged before it (GSO, GRO), so that
     /// one header can't be added or removed. Passed untouched.
     Segmented = 3, "segmented";
-    /// With the funnel header it would exceed 65,535 bytes or the interface's MTU; or it is longer than
-    /// 10 KiB, as only the loopback carries them, and has no finished checksum. Passed untouched.
+    /// With the funnel header it would exceed 65,535 bytes or the interface's MTU; or it is longer
+    /// than 10 KiB, as only the loopback carries them, and has no finished checksum. Passed
+    /// untouched.
     NoRoom = 4, "no-room";
     /// An `unfunnel` rule matched what carries no funnel header. Passed untouched.
     NotFunnelled = 5, "not-funnelled";
@@ -222,8 +223,8 @@ reasons! {
     /// A kernel helper refused after the first change. Dropped, because the packet is no longer
     /// what anybody sent.
     Dropped = 8, "dropped";
-    /// A UDP packet without a checksum, within which the kernel is yet to finish another one, as in a
-    /// VXLAN or Geneve packet of this machine. Passed untouched.
+    /// A UDP packet without a checksum, within which the kernel is yet to finish another one, as in
+    /// a VXLAN or Geneve packet of this machine. Passed untouched.
     Unfinished = 9, "unfinished";
 }
 

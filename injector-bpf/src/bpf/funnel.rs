@@ -127,10 +127,10 @@ impl Inner {
 ///
 /// NAT further on would otherwise take the funnel header's checksum, which is finished, for a
 /// pending one and spoil it. No helper ends that state by name. But the kernel gives it up when the
-/// place where summing was to start has been pulled off the front (`skb_postpull_rcsum`, Linux commit
-/// 6ae459bdaaee). So as many bytes are cut out behind the IPv4 header as lie before that place, and two
-/// more; then they are put back together with the room. Kernels without commit 54c3f1a81421 look for
-/// that place before they pull; they look again when something is stored.
+/// place where summing was to start has been pulled off the front (`skb_postpull_rcsum`, Linux
+/// commit 6ae459bdaaee). So as many bytes are cut out behind the IPv4 header as lie before that
+/// place, and two more; then they are put back together with the room. Kernels without commit
+/// 54c3f1a81421 look for that place before they pull; they look again when something is stored.
 #[inline(always)]
 fn make_room_unpending(
     skb: &Skb,

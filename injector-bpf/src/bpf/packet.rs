@@ -90,7 +90,7 @@ impl Packet {
     /// `None`: it is neither TCP nor UDP over IPv4.
     #[inline(always)]
     pub fn parse(skb: &Skb, config: &Config) -> Result<Option<Self>, Reason> {
-        let Some((tags, l3)) = vlan::network_header(skb, config.link_header)? else {
+        let Some((tags, l3)) = vlan::network_header(skb, config.link_header) else {
             return Ok(None);
         };
         // However many tags there were, from here on it is one packet.

@@ -6,8 +6,8 @@ use super::packet::Packet;
 use super::skb::{Done, Offset, Skb};
 use super::vlan;
 
-/// Changes the length of `packet` by `resize`, then fills it in by `write`. Both get the place of the
-/// IPv4 header.
+/// Changes the length of `packet` by `resize`, then fills it in by `write`. Both get the place of
+/// the IPv4 header.
 ///
 /// `resize` tells itself whether a failure left the packet as it was. After it the packet is no
 /// longer what anybody sent, so a failure of `write` drops it.

@@ -192,8 +192,8 @@ impl Skb {
             ($step:block) => {{ $step $step $step $step $step }};
         }
         const { assert!(MAX_SUM as usize == 4 * 5 * CHUNK) };
-        // Written out: without CAP_PERFMON the verifier also follows what a processor may do ahead of
-        // a branch, where neither a counter nor what is left ends a loop.
+        // Written out: without CAP_PERFMON the verifier also follows what a processor may do ahead
+        // of a branch, where neither a counter nor what is left ends a loop.
         'chunks: {
             five!({
                 four!({
@@ -275,8 +275,8 @@ impl Skb {
         done(unsafe { helpers::bpf_l4_csum_replace(self.0, at.0, old.into(), new.into(), flags) })
     }
 
-    /// Whether the checksum at `at`, which reads `check`, is yet to be finished by the kernel or the
-    /// network card (`CHECKSUM_PARTIAL`). It then holds the sum of the pseudo-header alone.
+    /// Whether the checksum at `at`, which reads `check`, is yet to be finished by the kernel or
+    /// the network card (`CHECKSUM_PARTIAL`). It then holds the sum of the pseudo-header alone.
     ///
     /// No field of the context tells. But a change of the payload, as opposed to the pseudo-header,
     /// is added by `bpf_l4_csum_replace` to a finished checksum only (`inet_proto_csum_replace4`
@@ -341,8 +341,9 @@ fn bounded(len: u32) -> Done<u64> {
     Ok(len)
 }
 
-/// `value` in the register that it is tested and used in, so that the verifier sees the test bear on
-/// the use. The compiler would test one copy and use another, or drop the test where it knows better.
+/// `value` in the register that it is tested and used in, so that the verifier sees the test bear
+/// on the use. The compiler would test one copy and use another, or drop the test where it knows
+/// better.
 #[inline(always)]
 fn visible(value: u32) -> u64 {
     let mut value = u64::from(value);

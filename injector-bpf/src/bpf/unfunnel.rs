@@ -49,8 +49,8 @@ fn is_funnelled(skb: &Skb, packet: &Packet, protocol: u8, header_len: u32) -> Re
     if !outer_fits {
         return Ok(false);
     }
-    // A funnel header's checksum is finished. One that is not belongs to a packet of this machine that
-    // looks like a funnelled one.
+    // A funnel header's checksum is finished. One that is not belongs to a packet of this machine
+    // that looks like a funnelled one.
     let (at, ip) = (outer + wire::checksum_offset(packet.ip.protocol), &packet.ip);
     let check = skb.load::<u16>(at)?;
     let pseudo = Sum::pseudo_header(ip.saddr, ip.daddr, ip.protocol, packet.l4_len);

@@ -1,9 +1,9 @@
 //! VLAN tags (IEEE 802.1Q).
 //!
 //! The kernel holds the outermost tag apart from the frame, unless nobody has parsed the frame yet.
-//! `bpf_skb_adjust_room` works on a frame without tags alone. So a tag in the frame is taken off for
-//! the time. Only if it is the one tag that there is: before Linux 6.12 a second one could not be put
-//! back without harm at ingress ("tc: adjust network header after 2nd vlan push").
+//! `bpf_skb_adjust_room` works on a frame without tags alone. So a tag in the frame is taken off
+//! for the time. Only if it is the one tag that there is: before Linux 6.12 a second one could not
+//! be put back without harm at ingress ("tc: adjust network header after 2nd vlan push").
 
 use abi::Reason;
 
@@ -53,22 +53,22 @@ impl Tags {
 /// The tags in the frame and where the IPv4 header behind them starts. `None`: there is no IPv4
 /// header.
 #[inline(always)]
-pub fn network_header(skb: &Skb, link_header: u32) -> Result<Option<(Tags, Offset)>, Reason> {
+pub fn network_header(skb: &Skb, link_header: u32) -> Option<(Tags, Offset)> {
     let mut tags = Tags { count: 0, outermost: 0 };
     let mut l3 = Offset(link_header);
     if link_header == 0 {
-        return Ok((skb.protocol() == ETHERTYPE_IPV4).then_some((tags, l3)));
+        return (skb.protocol() == ETHERTYPE_IPV4).then_some((tags, l3));
     }
-    let Ok(mut ethertype) = skb.load::<u16>(Offset(link_header - 2)) else { return Ok(None) };
+    let mut ethertype = skb.load::<u16>(Offset(link_header - 2)).ok()?;
     // Behind more tags than two, nobody expects a rule to look.
     for _ in 0..3 {
         if ethertype == ETHERTYPE_IPV4 {
-            return Ok(Some((tags, l3)));
+            return Some((tags, l3));
         }
         if ethertype != TPID_C && ethertype != TPID_S {
-            return Ok(None);
+            return None;
         }
-        let Ok(tag) = skb.load::<Tag>(l3) else { return Ok(None) };
+        let tag = skb.load::<Tag>(l3).ok()?;
         if tags.count == 0 {
             tags.outermost = u32::from(ethertype) << 16 | u32::from(u16::from_be(tag.tci));
         }
@@ -76,7 +76,7 @@ pub fn network_header(skb: &Skb, link_header: u32) -> Result<Option<(Tags, Offse
         l3 = l3 + TAG;
         ethertype = tag.ethertype;
     }
-    Ok(None)
+    None
 }
 
 /// The tag that has been taken off.

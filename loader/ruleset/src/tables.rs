@@ -75,7 +75,8 @@ struct Interval {
     row: u32,
 }
 
-/// Sweeps over an axis: wherever a rule begins or ends, a new interval begins. The first begins at 0.
+/// Sweeps over an axis: wherever a rule begins or ends, a new interval begins. The first begins at
+/// 0.
 fn intervals<'a>(
     rules: impl Iterator<Item = &'a [(u32, u32)]>,
     rows: &mut Rows,
@@ -142,8 +143,8 @@ struct Tries {
 }
 
 impl Tries {
-    /// The trie for `depth` more bytes of keys that begin with those of `start`, or the row if there
-    /// are none.
+    /// The trie for `depth` more bytes of keys that begin with those of `start`, or the row if
+    /// there are none.
     fn build(&mut self, intervals: &[Interval], start: u32, depth: u32) -> Result<u32, Kind> {
         // The interval that `start` lies in, and those that begin behind it in the same block.
         let at = intervals.partition_point(|interval| interval.start <= start) - 1;
