@@ -7,7 +7,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 
-use crate::{Pair, PairError, Validity};
+use crate::{Pair, PairError};
 
 /// A certificate or key file that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -51,17 +51,14 @@ pub enum Problem {
     /// Its time is over. API servers would refuse every call.
     #[error("the certificate expired at {0}; renew it")]
     Expired(OffsetDateTime),
-    /// Its time has not come. API servers would refuse every call.
-    #[error("the certificate is not valid before {0}; check this machine's clock")]
-    NotYetValid(OffsetDateTime),
 }
 
 /// Loads a PEM certificate chain (leaf first) and a PEM key (PKCS #8, SEC1 or PKCS #1).
 ///
 /// # Errors
 ///
-/// The file at fault and what is wrong with it. A certificate that is not valid at `now` is an error:
-/// no client would take it.
+/// The file at fault and what is wrong with it. A certificate that expired before `now` is an error: no
+/// client would take it. What may be right nevertheless, [`Pair::doubts`] tells.
 pub fn load(
     certificate: &Path,
     key: &Path,
@@ -87,12 +84,9 @@ pub fn load(
         };
         at(part)(Problem::Pair(error))
     })?;
-    let Validity { not_before, not_after } = pair.validity();
+    let not_after = pair.validity().not_after;
     if now > not_after {
         return Err(at(Part::Certificate)(Problem::Expired(not_after)));
-    }
-    if now < not_before {
-        return Err(at(Part::Certificate)(Problem::NotYetValid(not_before)));
     }
     Ok(pair)
 }
@@ -124,6 +118,7 @@ mod tests {
     use time::Duration;
 
     use super::*;
+    use crate::Doubt;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
 
@@ -132,9 +127,14 @@ mod tests {
 
     impl Files {
         fn new() -> Self {
+            Self::named(&["localhost"])
+        }
+
+        fn named(names: &[&str]) -> Self {
             let files = Self(TempDir::new().unwrap());
             let key = KeyPair::generate().unwrap();
-            let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            let mut params = CertificateParams::new(names).unwrap();
             params.not_before = NOW - Duration::DAY;
             params.not_after = NOW + Duration::DAY;
             files.write("tls.crt", &params.self_signed(&key).unwrap().pem());
@@ -203,16 +203,31 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_out_of_its_time_is_refused() {
+    fn an_expired_certificate_is_refused() {
         let files = Files::new();
         assert_eq!(
             files.refusal(NOW + Duration::days(2)),
             "tls.crt: the certificate expired at 2024-10-05 0:00:00.0 +00:00:00; renew it"
         );
+    }
+
+    #[test]
+    fn a_certificate_whose_time_has_not_come_is_doubted() {
+        let files = Files::new();
+        let early = NOW - Duration::days(2);
+        let pair = files.load(early).unwrap();
+        assert_eq!(pair.doubts(early), [Doubt::NotYetValid(NOW - Duration::DAY)]);
+        assert_eq!(pair.doubts(NOW), []);
         assert_eq!(
-            files.refusal(NOW - Duration::days(2)),
-            "tls.crt: the certificate is not valid before 2024-10-03 0:00:00.0 +00:00:00; \
+            pair.doubts(early)[0].to_string(),
+            "the certificate is not valid before 2024-10-03 0:00:00.0 +00:00:00; \
              check this machine's clock"
         );
+    }
+
+    #[test]
+    fn a_certificate_without_names_is_doubted() {
+        assert_eq!(Files::named(&[]).load(NOW).unwrap().doubts(NOW), [Doubt::NoNames]);
+        assert_eq!(Files::named(&["127.0.0.1"]).load(NOW).unwrap().doubts(NOW), []);
     }
 }

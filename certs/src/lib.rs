@@ -12,7 +12,7 @@ mod validity;
 
 pub use authority::{Authority, AuthorityError};
 pub use files::{FileError, Part, Problem, load};
-pub use pair::{Pair, PairError};
+pub use pair::{Doubt, Pair, PairError};
 pub use validity::{CLOCK_SKEW, Validity};
 
 /// A name that a server certificate is good for: a DNS name or an IP address.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use crate::Validity;
@@ -15,6 +17,22 @@ use crate::Validity;
 pub struct Pair {
     certified: Arc<CertifiedKey>,
     validity: Validity,
+    has_names: bool,
+}
+
+/// What is odd about a certificate that may be right nevertheless. API servers refuse to call a server
+/// that shows it, if it is not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// Its time has not come, or this machine's clock is slow.
+    #[error("the certificate is not valid before {0}; check this machine's clock")]
+    NotYetValid(OffsetDateTime),
+    /// No DNS name and no IP address among its subject alternative names. The common name doesn't
+    /// count (RFC 9525).
+    #[error(
+        "the certificate has no subject alternative name; issue it for the name of the Service"
+    )]
+    NoNames,
 }
 
 /// Why a chain and a key are no pair.
@@ -48,12 +66,13 @@ impl Pair {
         let leaf = chain.first().ok_or(PairError::NoCertificate)?;
         let (_, leaf) = X509Certificate::from_der(leaf).map_err(PairError::Certificate)?;
         let validity = Validity::from(leaf.validity());
+        let has_names = has_names(&leaf);
         let certified =
             CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => PairError::Mismatch,
                 other => PairError::Key(other),
             })?;
-        Ok(Self { certified: Arc::new(certified), validity })
+        Ok(Self { certified: Arc::new(certified), validity, has_names })
     }
 
     /// What rustls presents to a client.
@@ -70,4 +89,20 @@ impl Pair {
     pub fn validity(&self) -> Validity {
         self.validity
     }
+
+    /// What is odd about the leaf at `now`.
+    pub fn doubts(&self, now: OffsetDateTime) -> Vec<Doubt> {
+        let not_before = self.validity.not_before;
+        let early = (now < not_before).then_some(Doubt::NotYetValid(not_before));
+        let nameless = (!self.has_names).then_some(Doubt::NoNames);
+        early.into_iter().chain(nameless).collect()
+    }
+}
+
+fn has_names(leaf: &X509Certificate<'_>) -> bool {
+    let names = leaf.subject_alternative_name().ok().flatten();
+    names.is_some_and(|names| {
+        let names = &names.value.general_names;
+        names.iter().any(|name| matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_)))
+    })
 }

@@ -63,12 +63,7 @@ impl Wishes {
         if let Some(interfaces) = interfaces {
             ruleset::parse_interfaces(interfaces).map_err(DenyReason::Interfaces)?;
         }
-        warnings.extend(
-            annotations
-                .keys()
-                .filter(|name| name.starts_with(PREFIX) && !ANNOTATIONS.contains(&name.as_str()))
-                .map(|name| Warning::UnknownAnnotation(name.clone())),
-        );
+        warnings.extend(unknown(annotations));
         Ok(Self {
             ruleset: ruleset.is_some(),
             egress_ruleset: egress.is_some(),
@@ -76,6 +71,22 @@ impl Wishes {
             warnings,
         })
     }
+}
+
+/// Unknown annotations that are named, at the most; the rest are counted.
+const MAX_UNKNOWN: usize = 8;
+
+fn unknown(annotations: &BTreeMap<String, String>) -> Vec<Warning> {
+    let mut names = annotations
+        .keys()
+        .filter(|name| name.starts_with(PREFIX) && !ANNOTATIONS.contains(&name.as_str()));
+    let mut warnings: Vec<_> =
+        names.by_ref().take(MAX_UNKNOWN).cloned().map(Warning::UnknownAnnotation).collect();
+    match names.count() {
+        0 => {}
+        more => warnings.push(Warning::MoreUnknownAnnotations(more)),
+    }
+    warnings
 }
 
 fn compile(annotation: &'static str, text: &str) -> Result<Vec<Warning>, DenyReason> {
@@ -94,4 +105,32 @@ fn compile(annotation: &'static str, text: &str) -> Result<Vec<Warning>, DenyRea
     Ok(warnings
         .map(|diagnostic| Warning::Ruleset { annotation, diagnostic: Box::new(diagnostic) })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown_among(count: usize) -> Vec<Warning> {
+        let mut annotations: BTreeMap<_, _> =
+            (0..count).map(|n| (format!("{PREFIX}x{n:03}"), String::new())).collect();
+        annotations.insert(RULESET.to_owned(), String::new());
+        annotations.insert("example.com/x".to_owned(), String::new());
+        unknown(&annotations)
+    }
+
+    #[test]
+    fn unknown_annotations_are_named_up_to_a_number_and_then_counted() {
+        assert_eq!(unknown_among(0), []);
+        assert_eq!(unknown_among(1), [Warning::UnknownAnnotation("sfunnel.io/x000".to_owned())]);
+        let all_named = unknown_among(MAX_UNKNOWN);
+        assert_eq!(all_named.len(), MAX_UNKNOWN);
+        let with_count = unknown_among(100);
+        assert_eq!(with_count[..MAX_UNKNOWN], all_named);
+        assert_eq!(
+            with_count[MAX_UNKNOWN].to_string(),
+            "92 more annotations under sfunnel.io/ are unknown and do nothing"
+        );
+        assert_eq!(with_count.len(), MAX_UNKNOWN + 1);
+    }
 }

@@ -1,12 +1,13 @@
 //! The command line. Every flag has an environment variable, `SFUNNEL_` and its name.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use certs::Name;
-use clap::Parser;
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{RangedU64ValueParser, Resettable};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use tracing::level_filters::LevelFilter;
 
 use crate::http::Admission;
@@ -77,8 +78,13 @@ struct ServeArgs {
     health_listen: SocketAddr,
 
     /// Bytes of a request's body, at the most.
-    #[arg(long, env = "SFUNNEL_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 7 << 20, value_parser = in_range(64 << 10, 64 << 20))]
+    #[arg(long, env = "SFUNNEL_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 4 << 20, value_parser = in_range(64 << 10, 64 << 20))]
     max_body_bytes: u64,
+
+    /// Reviews that are read and decided at the same time, at the most. More wait a little, and are then
+    /// answered with 503. Each may need several times --max-body-bytes of memory.
+    #[arg(long, env = "SFUNNEL_MAX_CONCURRENT_REVIEWS", value_name = "COUNT", default_value_t = 16, value_parser = in_range(1, 512))]
+    max_concurrent_reviews: u64,
 
     /// Connections, at the most.
     #[arg(long, env = "SFUNNEL_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 1024, value_parser = in_range(1, 1 << 20))]
@@ -146,6 +152,20 @@ pub struct Config {
 }
 
 impl Args {
+    /// Reads the command line and the environment. Ends the process when they can't be read, or help
+    /// is wanted.
+    ///
+    /// A variable that is set to nothing counts as not set, as it does for the loader: manifests leave
+    /// variables empty.
+    pub fn read() -> Self {
+        let empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        let command = Self::command().mut_args(|arg| match arg.get_env() {
+            Some(name) if empty(name) => arg.env(Resettable::Reset),
+            _ => arg,
+        });
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
     /// Checks what no flag shows by itself.
     ///
     /// # Errors
@@ -163,6 +183,7 @@ impl Args {
                 settings,
                 max_body: serve.max_body_bytes as usize,
                 body_timeout: Duration::from_secs(serve.body_timeout),
+                max_reviews: serve.max_concurrent_reviews as usize,
             },
             options: Options {
                 listen: serve.listen,
@@ -213,8 +234,6 @@ fn in_range(min: u64, max: u64) -> RangedU64ValueParser {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn config(flags: &[&str]) -> Result<Config, String> {
@@ -273,6 +292,7 @@ mod tests {
             ("--max-body-bytes", "1"),
             ("--handshake-timeout", "0"),
             ("--max-connections", "0"),
+            ("--max-concurrent-reviews", "0"),
             ("--self-signed-name", "not a name"),
             ("--listen", "8443"),
         ] {

@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::annotations::Wishes;
 use crate::names::{
-    EGRESS_RULESET, EGRESS_RULESET_ENV, INTERFACES, INTERFACES_ENV, LOADER, NO_TOKEN_VOLUME,
-    RULESET, RULESET_ENV, TOKEN_PATH,
+    EGRESS_RULESET, EGRESS_RULESET_ENV, INTERFACES, INTERFACES_ENV, LOADER, LOADER_ENV,
+    NO_TOKEN_VOLUME, RULESET, RULESET_ENV, TOKEN_PATH,
 };
 use crate::quantity::MaybeQuantity;
 use crate::settings::Settings;
@@ -155,10 +155,10 @@ fn command(found: &Container) -> Option<String> {
     Some(format!("its {field} is set"))
 }
 
-/// Our variables are there once and as we set them, and none of ours that we didn't set. Variables of
-/// others are theirs.
+/// The loader's variables are there once and as we set them, and none that we didn't set: `CLEAN`
+/// would have it remove what it should attach. Variables of others are theirs.
 fn environment(wanted: &Container, found: &Container) -> Option<String> {
-    for name in [RULESET_ENV, EGRESS_RULESET_ENV, INTERFACES_ENV] {
+    for name in LOADER_ENV {
         let sources = |container: &Container| -> Vec<Option<String>> {
             let variables = container.env.iter().flatten();
             variables.filter(|variable| variable.name == name).map(field_path).collect()
@@ -187,7 +187,7 @@ fn rights(wanted: &Container, found: &Container) -> Option<String> {
     let wanted = wanted.security_context.as_ref().unwrap_or(&none);
     let found = found.security_context.as_ref().unwrap_or(&none);
     let same = [
-        ("capabilities", capabilities(wanted) == capabilities(found)),
+        ("capabilities", same_capabilities(wanted, found)),
         ("privileged", wanted.privileged == found.privileged),
         (
             "allowPrivilegeEscalation",
@@ -206,19 +206,35 @@ fn rights(wanted: &Container, found: &Container) -> Option<String> {
     Some(format!("its securityContext.{field} differs"))
 }
 
-/// Capabilities added and dropped, in no order.
-fn capabilities(context: &SecurityContext) -> Option<[BTreeSet<&String>; 2]> {
-    let capabilities = context.capabilities.as_ref()?;
-    Some([&capabilities.add, &capabilities.drop].map(|list| list.iter().flatten().collect()))
+/// Whether the same capabilities are left, in whatever order they are listed. Webhooks that harden
+/// pods drop some by name beside `ALL`, which changes nothing. Container runtimes add before they
+/// drop, so one that is added must not be among them.
+fn same_capabilities(wanted: &SecurityContext, found: &SecurityContext) -> bool {
+    let added = |context: &SecurityContext| -> BTreeSet<String> {
+        context.capabilities.iter().flat_map(|all| all.add.iter().flatten().cloned()).collect()
+    };
+    let dropped: BTreeSet<_> =
+        found.capabilities.iter().flat_map(|all| all.drop.iter().flatten().cloned()).collect();
+    let added_here = added(found);
+    added(wanted) == added_here && dropped.contains("ALL") && dropped.is_disjoint(&added_here)
 }
 
+/// Nothing but the empty volume lies where the token would be. It may lie there although nothing has
+/// to be hidden: another webhook may have set `automountServiceAccountToken: false` after we added it.
 fn token(wanted: &Container, found: &Container) -> Option<String> {
-    let mount = |container: &Container| {
+    let at_token = |container: &Container| -> Vec<VolumeMount> {
         let mounts = container.volume_mounts.iter().flatten();
-        mounts
-            .filter(|mount| mount.mount_path == TOKEN_PATH)
-            .map(|mount| (mount.name.clone(), mount.read_only))
-            .collect::<Vec<_>>()
+        mounts.filter(|mount| mount.mount_path == TOKEN_PATH).cloned().collect()
     };
-    (mount(wanted) != mount(found)).then(|| format!("its mount at {TOKEN_PATH} differs"))
+    let fine = match at_token(found).as_slice() {
+        [] => at_token(wanted).is_empty(),
+        [mount] => mount.name == NO_TOKEN_VOLUME && mount.read_only == Some(true),
+        _ => false,
+    };
+    (!fine).then(|| format!("its mount at {TOKEN_PATH} differs"))
+}
+
+/// Whether a container mounts the empty volume, or what has its name.
+pub fn mounts_no_token_volume(container: &Container) -> bool {
+    container.volume_mounts.iter().flatten().any(|mount| mount.name == NO_TOKEN_VOLUME)
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{LocalObjectReference, Pod, PodSpec};
 use kube::core::admission::Operation;
 
 use crate::annotations::Wishes;
-use crate::container::{difference, loader, no_token_volume};
+use crate::container::{difference, loader, mounts_no_token_volume, no_token_volume};
 use crate::names::{LOADER, NO_TOKEN_VOLUME};
 use crate::patch::Addition;
 use crate::placement;
@@ -104,14 +104,16 @@ fn inject(
     // well, but only the cluster knows it; hiding nothing does no harm.
     let hide_token = spec.automount_service_account_token != Some(false);
     let container = loader(&wishes, hide_token, settings);
-    let volume_exists = volume_exists(spec)?;
+    let loaders: Vec<_> =
+        spec.init_containers.iter().flatten().filter(|other| other.name == LOADER).collect();
+    // What nobody would mount may be called as it likes.
+    let volume_needed = hide_token || loaders.iter().any(|found| mounts_no_token_volume(found));
+    let volume_exists = volume_needed && volume_exists(spec)?;
     if spec.containers.iter().any(|other| other.name == LOADER) {
         return Err(DenyReason::NameTaken.into());
     }
-    let mut namesakes =
-        spec.init_containers.iter().flatten().filter(|other| other.name == LOADER).peekable();
-    if namesakes.peek().is_some() {
-        return Err(match namesakes.find_map(|found| difference(&container, found)) {
+    if !loaders.is_empty() {
+        return Err(match loaders.into_iter().find_map(|found| difference(&container, found)) {
             Some(difference) => DenyReason::LoaderDiffers { difference }.into(),
             None => SkipReason::AlreadyInjected.into(),
         });

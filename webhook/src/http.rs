@@ -3,18 +3,22 @@
 //! Only `200 OK` carries an answer. The API server treats every other status as a failed call, to
 //! which the `failurePolicy` of the webhook configuration applies.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::log;
@@ -30,13 +34,22 @@ pub struct Admission {
     pub max_body: usize,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
+    /// Reviews that are read and decided at the same time, at the most: parsed, a body takes several
+    /// times its bytes of memory.
+    pub max_reviews: usize,
 }
+
+/// How long a request waits for its turn. The API server gives up after 10 s, unless it is told
+/// otherwise; it had better hear what is wrong before.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A request that is not answered with a decision.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("Content-Type is not application/json")]
     MediaType,
+    #[error("busy with {0} of {0} concurrent reviews (--max-concurrent-reviews); ask again")]
+    Busy(usize),
     #[error("the body has more than {0} bytes (--max-body-bytes)")]
     TooLarge(usize),
     #[error("the body did not arrive within {} s (--body-timeout)", .0.as_secs())]
@@ -51,6 +64,7 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Broken | Self::Review(_) => StatusCode::BAD_REQUEST,
@@ -68,7 +82,9 @@ impl IntoResponse for Refusal {
 /// The routes of the TLS port.
 pub fn admission(admission: Admission) -> Router {
     let mutate = post(mutate).fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "use POST\n"));
-    let router = Router::new().route("/mutate", mutate).with_state(Arc::new(admission));
+    let turns = Arc::new(Semaphore::new(admission.max_reviews));
+    let state = Arc::new(Reviewer { admission, turns });
+    let router = Router::new().route("/mutate", mutate).with_state(state);
     guarded(router)
 }
 
@@ -93,38 +109,74 @@ fn guarded(router: Router) -> Router {
     )
 }
 
+/// What all requests share.
+struct Reviewer {
+    admission: Admission,
+    turns: Arc<Semaphore>,
+}
+
 async fn mutate(
-    State(admission): State<Arc<Admission>>,
+    State(reviewer): State<Arc<Reviewer>>,
     request: Request<Body>,
 ) -> Result<Response, Refusal> {
     let start = Instant::now();
-    let body = read(&admission, request).await?;
-    let review = Review::parse(&body)?;
-    let decision = review.decide(&admission.settings);
-    let answer = review.answer(&decision);
-    log::decision(&review, &decision, start.elapsed());
+    let body = acceptable(&reviewer.admission, request)?;
+    let turn = reviewer.turn().await?;
+    let body = read(&reviewer.admission, body).await?;
+    // A large body takes a while, in which this thread would serve nobody, not even the health port.
+    // The turn ends with the work, not with a client that hangs up.
+    let work = move || {
+        let _turn = turn;
+        answer(&reviewer.admission.settings, &body, start)
+    };
+    let answer = spawn_blocking(work).await.unwrap_or_else(|error| {
+        // The work isn't cancelled, so it can only have panicked.
+        resume_unwind(error.into_panic())
+    })?;
     let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     Ok((json, answer).into_response())
 }
 
-async fn read(admission: &Admission, request: Request<Body>) -> Result<Vec<u8>, Refusal> {
+fn answer(settings: &Settings, body: &[u8], start: Instant) -> Result<Vec<u8>, BadReview> {
+    let review = Review::parse(body)?;
+    let decision = review.decide(settings);
+    let answer = review.answer(&decision);
+    log::decision(&review, &decision, start.elapsed());
+    Ok(answer)
+}
+
+impl Reviewer {
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        match timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await {
+            Ok(turn) => Ok(turn.expect("nobody closes the semaphore")),
+            Err(_) => Err(Refusal::Busy(self.admission.max_reviews)),
+        }
+    }
+}
+
+/// The body, unread, of a request that may be read.
+fn acceptable(admission: &Admission, request: Request<Body>) -> Result<Body, Refusal> {
     if !is_json(request.headers()) {
         return Err(Refusal::MediaType);
     }
-    let too_large = || Refusal::TooLarge(admission.max_body);
     // What announces its size is refused before it is sent.
     let body = request.into_body();
     if body.size_hint().lower() > admission.max_body as u64 {
-        return Err(too_large());
+        return Err(Refusal::TooLarge(admission.max_body));
     }
+    Ok(body)
+}
+
+async fn read(admission: &Admission, body: Body) -> Result<Bytes, Refusal> {
     let body = Limited::new(body, admission.max_body);
-    let body = match tokio::time::timeout(admission.body_timeout, body.collect()).await {
-        Err(_) => return Err(Refusal::Slow(admission.body_timeout)),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Ok(Err(_)) => return Err(Refusal::Broken),
-        Ok(Ok(body)) => body.to_bytes(),
-    };
-    Ok(body.into())
+    match timeout(admission.body_timeout, body.collect()).await {
+        Err(_) => Err(Refusal::Slow(admission.body_timeout)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(Refusal::TooLarge(admission.max_body))
+        }
+        Ok(Err(_)) => Err(Refusal::Broken),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+    }
 }
 
 /// Whether the body claims to be JSON. Parameters such as `charset=utf-8` say nothing new.
@@ -158,6 +210,30 @@ mod tests {
         let router = guarded(Router::new().route("/boom", get(boom)));
         let (status, text) = ask(router, "/boom").await;
         assert_eq!((status.as_u16(), text.as_str()), (500, "internal error\n"));
+    }
+
+    /// On a single thread, work that doesn't leave it would be done before this one goes on.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_review_in_progress_holds_up_nobody() {
+        use clap::Parser;
+
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        let cli = Cli::try_parse_from(["test", "--loader-image", "loader:1"]).unwrap();
+        let router = admission(Admission {
+            settings: cli.settings,
+            max_body: 4 << 20,
+            body_timeout: Duration::from_secs(10),
+            max_reviews: 1,
+        });
+        let body = format!("[{}0]", "0,".repeat(1 << 20));
+        let request = Request::post("/mutate").header(CONTENT_TYPE, "application/json");
+        let mut review = std::pin::pin!(router.oneshot(request.body(Body::from(body)).unwrap()));
+        assert!(timeout(Duration::ZERO, &mut review).await.is_err());
+        assert_eq!(review.await.unwrap().status(), StatusCode::BAD_REQUEST);
     }
 
     #[tokio::test]

@@ -1,14 +1,20 @@
 //! What is logged, and in which form.
 
 use std::fmt::Display;
+use std::panic::PanicHookInfo;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::{info, warn};
+use tracing::{Subscriber, error, info, warn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::args::Config;
 use crate::decision::Decision;
 use crate::review::Review;
+use crate::settings::SecretName;
 use crate::text::one_line;
+use crate::warning::within_limits;
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -22,16 +28,63 @@ pub enum Format {
 /// Characters of a stranger's text in a log line, at the most.
 const MAX: usize = 512;
 
-/// Sends log lines to standard error.
+/// Sends log lines, panics among them, to standard error.
 pub fn init(format: Format, level: LevelFilter) {
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(false);
+    subscriber(format, level, std::io::stderr).init();
+    std::panic::set_hook(Box::new(panicked));
+}
+
+/// Writes log lines.
+pub fn subscriber<W>(
+    format: Format,
+    level: LevelFilter,
+    writer: W,
+) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_ansi(false);
     match format {
-        Format::Text => subscriber.init(),
-        Format::Json => subscriber.json().flatten_event(true).init(),
+        Format::Text => Box::new(subscriber.finish()),
+        Format::Json => Box::new(subscriber.json().flatten_event(true).finish()),
     }
+}
+
+/// The panic hook: one line for each panic, in the form of all others.
+pub fn panicked(info: &PanicHookInfo<'_>) {
+    let message = info.payload_as_str().unwrap_or("without a message");
+    let location = info.location().map(tracing::field::display);
+    error!(location, panic = one_line(message, MAX), "panicked");
+}
+
+/// One line with what was configured.
+pub fn starting(config: &Config) {
+    let Config { tls, admission, options } = config;
+    let settings = &admission.settings;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        loader_image = settings.loader_image.as_str(),
+        loader_pull_policy = settings.loader_pull_policy.as_str(),
+        loader_pull_secret = settings.loader_pull_secret.as_ref().map(SecretName::as_str),
+        loader_cpu_request = %settings.loader_cpu_request,
+        loader_cpu_limit = %settings.loader_cpu_limit,
+        loader_memory_request = %settings.loader_memory_request,
+        loader_memory_limit = %settings.loader_memory_limit,
+        deny_runtime_class = settings.deny_runtime_class.join(","),
+        tls = %tls,
+        listen = %options.listen,
+        health_listen = %options.health_listen,
+        max_body_bytes = admission.max_body,
+        max_concurrent_reviews = admission.max_reviews,
+        max_connections = options.max_connections,
+        handshake_timeout_s = options.handshake_timeout.as_secs(),
+        header_timeout_s = options.header_timeout.as_secs(),
+        body_timeout_s = admission.body_timeout.as_secs(),
+        drain_delay_s = options.drain_delay.as_secs(),
+        shutdown_timeout_s = options.shutdown_timeout.as_secs(),
+        "starting"
+    );
 }
 
 /// One line for each decision.
@@ -39,10 +92,9 @@ pub(crate) fn decision(review: &Review, decision: &Decision, duration: Duration)
     let (verdict, reason, detail) = match decision {
         Decision::Skip(reason) => ("skipped", reason.code(), reason.to_string()),
         Decision::Patch(_, warnings) => {
-            let lines: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-            ("patched", "annotated", lines.join("; "))
+            ("patched", "annotated", within_limits(warnings).join("; "))
         }
-        Decision::Deny(reason) => ("denied", reason.code(), reason.to_string()),
+        Decision::Deny(reason) => ("denied", reason.code(), reason.summary()),
     };
     info!(
         decision = verdict,

@@ -1,7 +1,8 @@
 //! Command line of the webhook: arguments, certificate, ports, run.
 
+use std::process::ExitCode;
+
 use anyhow::Context;
-use clap::Parser;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use webhook::args::Args;
@@ -9,11 +10,21 @@ use webhook::serve::Server;
 use webhook::{log, tls};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    let args = Args::read();
     log::init(args.log_format, args.log_level);
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.config()?;
-    tracing::info!(config = ?config.admission, options = ?config.options, tls = ?config.tls, "starting");
+    log::starting(&config);
 
     let pair = config.tls.pair(OffsetDateTime::now_utc())?;
     tracing::info!(not_after = %pair.validity().not_after, "certificate");

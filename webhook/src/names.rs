@@ -29,6 +29,18 @@ pub const RULESET_ENV: &str = "SFUNNEL_RULESET";
 pub const EGRESS_RULESET_ENV: &str = "SFUNNEL_EGRESS_RULESET";
 /// The loader's variable for [`INTERFACES`].
 pub const INTERFACES_ENV: &str = "IFACES";
+/// All variables that change what the loader does. `DEBUG` isn't among them: it only makes the loader
+/// say more, and injectors set it for their own purposes in every container of a pod.
+pub const LOADER_ENV: [&str; 8] = [
+    RULESET_ENV,
+    EGRESS_RULESET_ENV,
+    INTERFACES_ENV,
+    "CLEAN",
+    "DIRECTION",
+    "NETNS",
+    "N_ATTEMPTS",
+    "RETRY_DELAY",
+];
 
 /// Where the API server's ServiceAccount plugin mounts a token, unless the container already mounts
 /// something there (`DefaultAPITokenMountPath` in its source).

@@ -135,6 +135,16 @@ pub enum DenyReason {
 }
 
 impl DenyReason {
+    /// The reason for a log line: a ruleset's mistake is named and placed, but not drawn.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Ruleset { annotation, diagnostic } => {
+                format!("annotation {annotation}: {}", diagnostic.summary())
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// A stable word for logs.
     pub const fn code(&self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! Sockets, TLS handshakes, connections, and their end.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::http::{self, Admission};
 
-/// How the server behaves. Every duration is a limit.
+/// How the server behaves. Every duration but `drain_delay` is a limit.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where reviews are answered, over TLS. Port 0 picks a free one.
@@ -112,7 +113,7 @@ impl Server {
             sleep(options.drain_delay).await;
         };
         tokio::select! {
-            () = accept => {}
+            never = accept => match never {},
             () = drained => {}
         }
 
@@ -139,6 +140,7 @@ async fn listen(
     Ok((listener, bound))
 }
 
+/// The next connection. Errors pass, so it is waited for however long it takes.
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
@@ -156,7 +158,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-async fn serve_health(listener: TcpListener, router: Router, options: Options) {
+async fn serve_health(listener: TcpListener, router: Router, options: Options) -> Infallible {
     let slots = Arc::new(Semaphore::new(HEALTH_CONNECTIONS));
     loop {
         let slot = acquire(&slots).await;
@@ -181,7 +183,7 @@ async fn serve_admission(
     router: Router,
     options: &Options,
     connections: &GracefulShutdown,
-) {
+) -> Infallible {
     let acceptor = TlsAcceptor::from(tls);
     let slots = Arc::new(Semaphore::new(options.max_connections));
     loop {
@@ -254,6 +256,8 @@ fn http_builder(protocol: Protocol, options: &Options) -> auto::Builder<TokioExe
     builder
         .http2()
         .timer(TokioTimer::new())
+        // An API server asks about one pod in each stream, and opens more connections at need.
+        .max_concurrent_streams(32)
         // A peer that is gone without a word frees its slot.
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));

@@ -47,12 +47,12 @@ pub struct Settings {
     )]
     pub loader_memory_request: MaybeQuantity,
 
-    /// Memory that the loader may use, or `none`.
+    /// Memory that the loader may use, or `none`. The kernel charges it for the loader's tables too.
     #[arg(
         long,
         env = "SFUNNEL_LOADER_MEMORY_LIMIT",
         value_name = "QUANTITY",
-        default_value = "64Mi"
+        default_value = "128Mi"
     )]
     pub loader_memory_limit: MaybeQuantity,
 
@@ -146,7 +146,7 @@ pub struct Image(String);
 
 /// Text that is no image reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an image is such as ghcr.io/sfunnel/sfunnel-loader:1.0, without blanks")]
+#[error("an image is such as registry.example/sfunnel-loader:1.0, without blanks")]
 pub struct ImageError;
 
 impl Image {
@@ -263,7 +263,7 @@ mod tests {
     fn nonsense_is_refused_by_the_flags_name() {
         assert_eq!(
             settings(&["--loader-memory-request", "1Gi"]).unwrap_err(),
-            "--loader-memory-request 1Gi is more than --loader-memory-limit 64Mi"
+            "--loader-memory-request 1Gi is more than --loader-memory-limit 128Mi"
         );
         assert_eq!(
             settings(&["--loader-memory-request", "none", "--loader-memory-limit", "64m"])

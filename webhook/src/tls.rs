@@ -1,5 +1,6 @@
 //! The server's TLS: which certificate it shows, and which protocols it speaks.
 
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
 use rustls::sign::SingleCertAndKey;
 use time::{Duration, OffsetDateTime};
+use tracing::warn;
 
 /// Where the server's certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,21 @@ pub enum Source {
         /// Where the CA's certificate goes.
         ca_file: Option<PathBuf>,
     },
+}
+
+/// For the log: which files, or which names.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Files { certificate, key } => {
+                write!(f, "{} with {}", certificate.display(), key.display())
+            }
+            Self::SelfSigned { names, .. } => {
+                let names: Vec<_> = names.iter().map(Name::to_str).collect();
+                write!(f, "self-signed for {}", names.join(","))
+            }
+        }
+    }
 }
 
 /// Why there is no TLS. The texts name the flags.
@@ -70,13 +87,18 @@ impl Source {
     pub fn pair(&self, now: OffsetDateTime) -> Result<Pair, TlsError> {
         match self {
             Self::Files { certificate, key } => {
-                certs::load(certificate, key, now, &default_provider()).map_err(|error| {
-                    let flag = match error.part {
-                        Part::Certificate => "--tls-cert",
-                        Part::Key => "--tls-key",
-                    };
-                    TlsError::File { flag, error }
-                })
+                let pair =
+                    certs::load(certificate, key, now, &default_provider()).map_err(|error| {
+                        let flag = match error.part {
+                            Part::Certificate => "--tls-cert",
+                            Part::Key => "--tls-key",
+                        };
+                        TlsError::File { flag, error }
+                    })?;
+                for doubt in pair.doubts(now) {
+                    warn!("--tls-cert {}: {doubt}", certificate.display());
+                }
+                Ok(pair)
             }
             Self::SelfSigned { names, ca_file } => {
                 let validity = Validity::starting(now, SELF_SIGNED_LIFETIME);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ruleset::Diagnostic;
 
-use crate::names::{EGRESS_RULESET, INTERFACES, RULESET};
+use crate::names::{EGRESS_RULESET, INTERFACES, PREFIX, RULESET};
 use crate::text::one_line;
 
 /// What the pod's author should know, although the pod is admitted. `Display` gives one line.
@@ -21,6 +21,8 @@ pub enum Warning {
     InterfacesAlone,
     /// An annotation under our prefix that means nothing.
     UnknownAnnotation(String),
+    /// So many more of them.
+    MoreUnknownAnnotations(usize),
     /// A runtime class that sounds like one with a kernel of its own.
     SandboxRuntime(String),
     /// A node that no kubelet runs.
@@ -39,6 +41,9 @@ impl fmt::Display for Warning {
             ),
             Self::UnknownAnnotation(name) => {
                 write!(f, "annotation {} is unknown and does nothing", one_line(name, 100))
+            }
+            Self::MoreUnknownAnnotations(count) => {
+                write!(f, "{count} more annotations under {PREFIX} are unknown and do nothing")
             }
             Self::SandboxRuntime(class) => write!(
                 f,
@@ -61,19 +66,30 @@ pub const MAX_ALL: usize = 4096;
 /// The warnings as the API server passes them on: one line each, as it drops a warning with a control
 /// character, and within its limits. What doesn't fit is counted in the last one.
 pub fn within_limits(warnings: &[Warning]) -> Vec<String> {
-    let lines: Vec<_> =
-        warnings.iter().map(|warning| one_line(&warning.to_string(), MAX_ONE)).collect();
-    let size = |lines: &[String]| lines.iter().map(|line| line.chars().count()).sum::<usize>();
-    if size(&lines) <= MAX_ALL {
+    let size = |line: &str| line.chars().count();
+    let (mut lines, mut total) = (Vec::new(), 0);
+    // A ruleset of thousands of rules can have as many warnings: what follows the limit isn't even
+    // written.
+    for warning in warnings {
+        let line = one_line(&warning.to_string(), MAX_ONE);
+        if total + size(&line) > MAX_ALL {
+            break;
+        }
+        total += size(&line);
+        lines.push(line);
+    }
+    if lines.len() == warnings.len() {
         return lines;
     }
-    let more = |count: usize| format!("{count} more warnings are not shown");
-    let mut kept = lines.len();
-    while size(&lines[..kept]) + more(lines.len() - kept).len() > MAX_ALL {
-        kept -= 1;
+    // The count needs room as well.
+    loop {
+        let more = format!("{} more warnings are not shown", warnings.len() - lines.len());
+        if total + more.len() <= MAX_ALL {
+            lines.push(more);
+            return lines;
+        }
+        total -= lines.pop().as_deref().map_or(0, size);
     }
-    let left = more(lines.len() - kept);
-    lines.into_iter().take(kept).chain([left]).collect()
 }
 
 #[cfg(test)]
@@ -109,5 +125,17 @@ mod tests {
         assert_eq!(lines[shown], format!("{} more warnings are not shown", 100 - shown));
         // One more would have been too many.
         assert!(size + lines[0].chars().count() > MAX_ALL, "{size}");
+    }
+
+    #[test]
+    fn warnings_that_just_fit_are_all_shown() {
+        let warning = Warning::UnknownAnnotation("ü".repeat(89));
+        assert_eq!(warning.to_string().chars().count(), MAX_ALL / 32);
+        let mut warnings = vec![warning; 32];
+        assert_eq!(within_limits(&warnings).len(), 32);
+        // The count takes the room of one that would have fitted.
+        warnings.push(Warning::VirtualNode);
+        let lines = within_limits(&warnings);
+        assert_eq!((lines.len(), lines[31].as_str()), (32, "2 more warnings are not shown"));
     }
 }

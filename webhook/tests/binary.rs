@@ -169,7 +169,10 @@ fn a_self_signed_server_answers_logs_and_ends() {
         assert_eq!(line[field], value, "{line}");
     }
     assert!(line["duration_us"].as_u64().unwrap() > 0, "{line}");
-    assert!(line["detail"].as_str().unwrap().contains("unknown action `dorp`"), "{line}");
+    assert_eq!(
+        line["detail"],
+        "annotation sfunnel.io/ruleset: line 1, column 25: unknown action `dorp`; did you mean `drop`?"
+    );
 
     let mut health = TcpStream::connect(running.health).unwrap();
     health
@@ -216,15 +219,20 @@ fn the_text_log_says_where_it_listens() {
     }
 }
 
-/// Runs it with flags that it has to refuse; returns its last words.
+/// Runs it with flags that it has to refuse; returns its last words. Every line is JSON.
 #[track_caller]
 fn refusal(command: &mut Command) -> String {
+    // A backtrace says nothing to an operator.
+    let command = command.args(["--log-format", "json"]).env("RUST_BACKTRACE", "1");
     let Output { status, stderr, .. } = command.args(FREE_PORTS).output().unwrap();
-    assert!(!status.success());
+    assert_eq!(status.code(), Some(1));
     let log = String::from_utf8(stderr).unwrap();
-    assert!(!log.contains("listening"), "{log}");
-    let (_, last) = log.rsplit_once("Error: ").unwrap_or_else(|| panic!("{log}"));
-    last.trim_end().to_owned()
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert!(lines.iter().all(|line| line["message"] != "listening"), "{log}");
+    let last = lines.last().unwrap();
+    assert_eq!(last["level"], "ERROR", "{log}");
+    last["message"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -237,11 +245,88 @@ fn what_makes_no_sense_is_refused_at_start() {
     assert_eq!(with(&[]), "no certificate: give --tls-cert and --tls-key, or --self-signed");
     assert_eq!(
         with(&["--self-signed", "--loader-memory-request", "1Gi"]),
-        "--loader-memory-request 1Gi is more than --loader-memory-limit 64Mi"
+        "--loader-memory-request 1Gi is more than --loader-memory-limit 128Mi"
     );
     let text = with(&["--self-signed", "--ca-file", "/nonexistent/ca.pem"]);
     let expect = "--ca-file /nonexistent/ca.pem: No such file or directory (os error 2)";
     assert!(text.starts_with(expect), "{text}");
+}
+
+#[test]
+fn the_log_says_what_is_configured_in_the_operators_words() {
+    let mut command = program();
+    command.args(["--self-signed", "--loader-image", "loader:1", "--deny-runtime-class", "a,b"]);
+    command.args(FREE_PORTS).args(["--log-format", "json"]);
+    let mut child = command.spawn().unwrap();
+    let line = next_line(&mut BufReader::new(child.stderr.take().unwrap()), "starting");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for (field, value) in [
+        ("loader_image", json!("loader:1")),
+        ("loader_pull_secret", Value::Null),
+        ("loader_cpu_request", json!("10m")),
+        ("loader_cpu_limit", json!("none")),
+        ("loader_memory_limit", json!("128Mi")),
+        ("deny_runtime_class", json!("a,b")),
+        ("tls", json!("self-signed for sfunnel-webhook.sfunnel-system.svc,localhost,127.0.0.1")),
+        ("listen", json!("127.0.0.1:0")),
+        ("max_body_bytes", json!(4 << 20)),
+        ("max_concurrent_reviews", json!(16)),
+        ("body_timeout_s", json!(10)),
+    ] {
+        assert_eq!(line[field], value, "{field}: {line}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let mut command = program();
+    command.args(["--self-signed", "--loader-image", "loader:1"]);
+    for variable in [
+        "SFUNNEL_LOADER_PULL_SECRET",
+        "SFUNNEL_DENY_RUNTIME_CLASS",
+        "SFUNNEL_TLS_CERT",
+        "SFUNNEL_SELF_SIGNED",
+        "SFUNNEL_MAX_BODY_BYTES",
+    ] {
+        command.env(variable, "");
+    }
+    Running::start(&mut command).terminate();
+
+    // A value that is missing is missed, and one that is wrong is refused.
+    for (image, text) in [("", "--loader-image <IMAGE>"), ("two words", "two words")] {
+        let output =
+            program().arg("--self-signed").env("SFUNNEL_LOADER_IMAGE", image).output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains(text), "{log}");
+    }
+}
+
+#[test]
+fn an_odd_certificate_is_served_with_a_warning() {
+    let files = Files::new();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new([]).unwrap();
+    std::fs::write(files.path("tls.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(files.path("tls.key"), key.serialize_pem()).unwrap();
+    let mut command = program();
+    command.args(["--loader-image", "loader:1", "--log-format", "json"]).args(FREE_PORTS);
+    command.arg("--tls-cert").arg(files.path("tls.crt"));
+    command.arg("--tls-key").arg(files.path("tls.key"));
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let line = next_line(
+        &mut log,
+        &format!(
+            "--tls-cert {}: the certificate has no subject alternative name; issue it for the name of the Service",
+            files.path("tls.crt").display()
+        ),
+    );
+    assert_eq!(line["level"], "WARN");
+    next_line(&mut log, "listening");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
@@ -285,6 +370,7 @@ fn an_address_in_use_is_refused_by_its_flag() {
         .unwrap();
     assert!(!output.status.success());
     let log = String::from_utf8(output.stderr).unwrap();
-    let expect = format!("Error: --listen {address}: Address already in use (os error 98)");
+    let expect =
+        format!(" ERROR sfunnel_webhook: --listen {address}: Address already in use (os error 98)");
     assert!(log.trim_end().ends_with(&expect), "{log}");
 }

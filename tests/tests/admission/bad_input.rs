@@ -171,7 +171,7 @@ async fn requests_that_are_not_posts_of_json_are_refused() {
 
 #[tokio::test]
 async fn large_bodies_are_refused() {
-    const LIMIT: usize = 7 << 20;
+    const LIMIT: usize = 4 << 20;
     let server = TestServer::start(&[]).await;
     let padded = |size: usize| {
         let mut body = good().to_string().into_bytes();
@@ -180,7 +180,7 @@ async fn large_bodies_are_refused() {
     };
     for size in [LIMIT + 1, 20 << 20] {
         let answer = server.post(padded(size)).await;
-        expect(&answer, 413, "the body has more than 7340032 bytes (--max-body-bytes)");
+        expect(&answer, 413, "the body has more than 4194304 bytes (--max-body-bytes)");
         still_serves(&server).await;
     }
     let answer = server.post(padded(LIMIT)).await;
@@ -204,7 +204,7 @@ async fn an_announced_large_body_is_refused_unread() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert!(
-        answer.ends_with("\r\n\r\nthe body has more than 7340032 bytes (--max-body-bytes)\n"),
+        answer.ends_with("\r\n\r\nthe body has more than 4194304 bytes (--max-body-bytes)\n"),
         "{answer}"
     );
     still_serves(&server).await;

@@ -109,6 +109,25 @@ async fn thousands_of_rules_are_decided_in_the_time_of_a_request() {
 }
 
 #[tokio::test]
+async fn thousands_of_unknown_annotations_cost_little_and_are_counted() {
+    let server = TestServer::start(&[]).await;
+    let mut annotations: serde_json::Map<_, _> =
+        (0..20_000).map(|n| (format!("sfunnel.io/x{n:05}"), json!(""))).collect();
+    annotations.insert(BOTH[0].to_owned(), json!("tcp actions drop"));
+    let pod = json!({
+        "metadata": { "annotations": annotations },
+        "spec": { "containers": [{ "name": "app" }] },
+    });
+    let start = Instant::now();
+    let verdict = server.review(&review(&pod, &json!({}))).await;
+    assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
+    let Verdict::Patched { warnings, .. } = verdict else { panic!("not patched") };
+    assert_eq!(warnings.len(), 9);
+    assert_eq!(warnings[0], "annotation sfunnel.io/x00000 is unknown and does nothing");
+    assert_eq!(warnings[8], "19992 more annotations under sfunnel.io/ are unknown and do nothing");
+}
+
+#[tokio::test]
 async fn a_long_line_is_not_echoed_in_whole() {
     let server = TestServer::start(&[]).await;
     let text = format!("ip tcp dport {{ {} }} actions drop", "80, ".repeat(20_000) + "x");
