@@ -283,7 +283,7 @@ fn limits() {
             (0..19_000).map(|i| format!("{}.{}.1.1,", i / 256, i % 256)).collect::<String>()
         ),
         r"
-        error: the ruleset needs more than 32768 nodes of lookup table
+        error: the ruleset needs more than 16384 nodes of lookup table
           at line 1, column 19
           | ip saddr { 0.0.1.1,0.1.1.1,0.2.1.1,0.3.1.1,0.4.1.1,0.5.1.1,0...
           | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
