@@ -48,6 +48,7 @@ impl Link {
         })?;
         let link = Self { socket };
         link.set_option(libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1_i32)?;
+        link.set_option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
         // As much as fits: tests receive only after they have sent.
         link.set_option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(64_i32 << 20))?;
         Ok(link)
@@ -87,7 +88,8 @@ impl Link {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// The next frame that the interface received, if one comes within `timeout`.
+    /// The next frame that the interface received, if one comes within `timeout`; with its VLAN tag,
+    /// which the kernel holds apart.
     ///
     /// A checksum that is pending still is an error: what is looked at here is what a wire would
     /// carry.
@@ -103,20 +105,21 @@ impl Link {
         self.set_option(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeval)?;
         loop {
             let mut bytes = vec![0; 1 << 16];
-            // SAFETY: zero is a value of every field.
-            let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-            let mut from_len = size_of::<libc::sockaddr_ll>() as u32;
-            // SAFETY: the buffers have the sizes that are named.
-            let len = unsafe {
-                libc::recvfrom(
-                    self.socket.as_raw_fd(),
-                    bytes.as_mut_ptr().cast(),
-                    bytes.len(),
-                    0,
-                    (&raw mut from).cast(),
-                    &raw mut from_len,
-                )
-            };
+            // SAFETY: zero is a value of every field of both.
+            let (mut from, mut message): (libc::sockaddr_ll, libc::msghdr) =
+                unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+            // Aligned as the headers in it have to be.
+            let mut control = [0_u64; 16];
+            let mut data =
+                libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+            message.msg_name = (&raw mut from).cast();
+            message.msg_namelen = size_of::<libc::sockaddr_ll>() as u32;
+            message.msg_iov = &raw mut data;
+            message.msg_iovlen = 1;
+            message.msg_control = control.as_mut_ptr().cast();
+            message.msg_controllen = size_of_val(&control);
+            // SAFETY: the message names the buffers above, with their sizes.
+            let len = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, 0) };
             if len < 0 {
                 let error = io::Error::last_os_error();
                 return match error.kind() {
@@ -133,9 +136,28 @@ impl Link {
             if bytes[0] & 1 != 0 {
                 return Err(io::Error::other("a frame arrived with its checksum pending"));
             }
-            return Ok(Some(bytes.split_off(VNET_HEADER)));
+            let mut frame = bytes.split_off(VNET_HEADER);
+            if let Some(tag) = vlan_tag(&message) {
+                frame.splice(12..12, tag);
+            }
+            return Ok(Some(frame));
         }
     }
+}
+
+/// The VLAN tag in a message's control data, as it would stand in the frame.
+fn vlan_tag(message: &libc::msghdr) -> Option<[u8; 4]> {
+    // SAFETY: the kernel has filled in the message, and its buffers are still there.
+    let auxiliary = unsafe {
+        let header = libc::CMSG_FIRSTHDR(message);
+        if header.is_null() || (*header).cmsg_type != libc::PACKET_AUXDATA {
+            return None;
+        }
+        libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned()
+    };
+    let [tpid, tci] = [auxiliary.tp_vlan_tpid, auxiliary.tp_vlan_tci].map(u16::to_be_bytes);
+    let valid = auxiliary.tp_status & libc::TP_STATUS_VLAN_VALID != 0;
+    valid.then_some([tpid[0], tpid[1], tci[0], tci[1]])
 }
 
 fn check(rc: i32) -> io::Result<i32> {

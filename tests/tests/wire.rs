@@ -149,6 +149,7 @@ fn next_funnelled(link: &Link, through: u8) -> Packet {
         }
         let packet = Packet::read(&frame[14..]).unwrap_or_else(|e| panic!("{e}: {frame:02x?}"));
         if packet.protocol == through && packet.ports() == (540, 80) {
+            assert_eq!(frame.len(), 14 + packet.write().len(), "nothing behind the packet");
             return packet;
         }
     }
@@ -228,6 +229,35 @@ fn what_another_funneler_left_pending_is_repaired() {
         // the addresses of now.
         assert_eq!(arrived.check(), !bare.right_check(MASQUERADED, SERVER));
         assert_eq!(arrived.segment[8..], packet.segment[8..]);
+    }
+}
+
+#[test]
+fn a_tagged_frame_keeps_its_tag() {
+    const TAG: [u8; 4] = [0x81, 0x00, 0x20, 0x05];
+    let net = Net::new().unwrap_or_else(|e| panic!("{e:#}"));
+    let mut rng = random::rng(25);
+    let from_client = net.client.enter(|| Link::open("c0")).expect("c0 opens");
+    let on_wire = net.router.enter(|| Link::open("r1")).expect("r1 opens");
+    let rules = "udp actions funnel tcp sport 540 dport 80; tcp actions unfunnel udp";
+    load(&net.client, "egress", rules).unwrap_or_else(|e| panic!("{e:#}"));
+    let macs = [ROUTER_MAC, CLIENT_MAC].concat();
+    let tagged = |packet: &Packet| [&macs, &TAG[..], &[8, 0], &packet.write()].concat();
+    for _ in 0..200 {
+        let (packet, ..) = frame(&mut rng, UDP);
+        let funnelled = model::funnel(&packet, Funnel { through: TCP, sport: 540, dport: 80 });
+        let back = model::unfunnel(&funnelled, UDP);
+        for (sent, expected) in [(&packet, &funnelled), (&funnelled, &back)] {
+            from_client.send(&tagged(sent), None).expect("the frame leaves");
+            let arrived = loop {
+                let arrived = on_wire.receive(Duration::from_secs(5)).expect("no pending checksum");
+                let arrived = arrived.expect("the frame arrives within 5 s");
+                if arrived[..12] == macs {
+                    break arrived;
+                }
+            };
+            assert_eq!(arrived, tagged(expected));
+        }
     }
 }
 
