@@ -105,20 +105,19 @@ impl Inner {
         }
         let needs_sum = skb.forget((pending | missing).into()) != 0;
         let pending = skb.forget(pending.into()) != 0;
-        if needs_sum {
+        let check = if needs_sum {
             if packet.l4_len > MAX_SUM {
                 return Err(Reason::NoRoom);
             }
             // There is no checksum to derive the new one from. A router that sends flows without
             // checksums gets them here: behind a TCP header they can't be left out.
-            let check = skb
-                .sum(packet.l4(), packet.l4_len)?
+            skb.sum(packet.l4(), packet.l4_len)?
                 .minus(check)
                 .add(Sum::pseudo_header(0, 0, protocol, packet.l4_len))
-                .checksum_of(protocol);
-            return Ok(Self { check, pending });
-        }
-        let check = Sum::behind(check).minus32(saddr).minus32(daddr).checksum_of(protocol);
+                .checksum_of(protocol)
+        } else {
+            Sum::behind(check).minus32(saddr).minus32(daddr).checksum_of(protocol)
+        };
         Ok(Self { check, pending })
     }
 }
