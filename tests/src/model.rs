@@ -109,6 +109,14 @@ impl Packet {
         checksum(saddr, daddr, self.protocol, &segment)
     }
 
+    /// What the checksum field holds while the checksum is pending: the sum of the pseudo-header
+    /// alone, between `saddr` and `daddr`.
+    pub fn pending_check(&self, saddr: Ipv4Addr, daddr: Ipv4Addr) -> u16 {
+        // The complement of the checksum of nothing but zeros.
+        let segment = vec![0; self.segment.len()];
+        !checksum(saddr, daddr, self.protocol, &segment)
+    }
+
     /// Whether the TCP or UDP checksum is right.
     pub fn check_is_right(&self) -> bool {
         self.check() == self.right_check(self.saddr, self.daddr)
