@@ -41,6 +41,8 @@ lint: ## Format and clippy
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 
+# BENCH=udp for one section, out of loader, lookup, bulk, udp, latency, sizes; BENCH_ROUNDS=3 for a
+# quick look. Make hands both on in the environment.
 bench: ## Ratios, each with what it is compared to
 	@tests/setup.sh bench
 	@echo 'Building (a few minutes the first time)...'

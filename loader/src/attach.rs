@@ -1,159 +1,64 @@
 //! Programs -> interfaces: all or none.
 
-use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+mod error;
+mod transaction;
 
-use aya::programs::loaded_programs;
-use ruleset::Compiled;
+use ruleset::{Compiled, quotes};
 
-use crate::netlink::{ETH_P_ALL, Filter, Hook, Interface, Netlink, Place};
-use crate::object::{Link, ObjectError, Program, hint};
+pub use self::error::AttachError;
+use self::transaction::Transaction;
+use crate::netlink::{Filter, Hook, Interface, Netlink};
+use crate::offload::{Limit, Notice};
+use crate::ours::Subject;
+use crate::settings::Offload;
 
-/// Our place on every hook. `tc filter show` lists it as `pref 540 bpf ... handle 0x1 sfunnel`.
-///
-/// A filter that is added without a priority gets one from 49152 down, so we are asked before most,
-/// but after Cilium's.
-pub const PLACE: Place<'static> = Place { priority: 540, handle: 1, name: "sfunnel" };
-
-/// Whether a filter is ours.
-pub fn is_ours(filter: &Filter) -> bool {
-    filter.priority == PLACE.priority
-        && filter.handle == PLACE.handle
-        && filter.kind == "bpf"
-        && filter.name.as_deref() == Some(PLACE.name)
-}
-
-/// What is attached where.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Rulesets<'a> {
+/// What is to be attached where.
+#[derive(Clone, Debug, Default)]
+pub struct Rulesets {
     /// For what the interfaces receive.
-    pub ingress: Option<&'a Compiled>,
+    pub ingress: Option<HookRules>,
     /// For what they send.
-    pub egress: Option<&'a Compiled>,
+    pub egress: Option<HookRules>,
 }
 
-/// Why nothing was attached.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// No interface of that name.
-    #[error("there is no interface {0} here; `ip link` lists those that are")]
-    UnknownInterface(String),
-    /// None at all.
-    #[error("no interface is up but lo; name one with IFACES")]
-    NoInterface,
-    /// A link layer that the program can't parse.
-    #[error("{0} is neither an Ethernet nor an IP device; name others with IFACES")]
-    LinkLayer(String),
-    /// The rules did not get into the kernel.
-    #[error(transparent)]
-    Object(#[from] ObjectError),
-    /// The kernel could not tell.
-    #[error("can't read {what} from the kernel: {error}")]
-    Read {
-        /// What was asked.
-        what: &'static str,
-        /// What it said.
-        error: io::Error,
-    },
-    /// Another qdisc, such as the older `ingress`.
-    #[error(
-        "{interface}: can't add the clsact qdisc: {error}{}{}{undone}",
-        hint(.error), qdisc_hint(.interface, .error)
-    )]
-    Qdisc {
-        /// The interface.
-        interface: String,
-        /// What the kernel said.
-        error: io::Error,
-        /// What could not be put back, if anything.
-        undone: String,
-    },
-    /// Somebody else's filter.
-    #[error(
-        "{interface} {hook}: priority {} belongs to a {kind} filter that is not ours; move it, as \
-         listed by `tc filter show dev {interface} {hook}`, or name other interfaces with IFACES",
-        PLACE.priority
-    )]
-    Occupied {
-        /// The interface.
-        interface: String,
-        /// Where on it.
-        hook: Hook,
-        /// What kind of filter.
-        kind: String,
-    },
-    /// The filter.
-    #[error(
-        "{interface} {hook}: can't attach the program: {error}{}{}{undone}",
-        hint(.error), filter_hint(.interface, .error)
-    )]
-    Filter {
-        /// The interface.
-        interface: String,
-        /// Where on it.
-        hook: Hook,
-        /// What the kernel said.
-        error: io::Error,
-        /// What could not be put back, if anything.
-        undone: String,
-    },
-    /// A filter could not be removed.
-    #[error("{interface} {hook}: can't remove the filter: {error}{}", hint(.error))]
-    Remove {
-        /// The interface.
-        interface: String,
-        /// Where on it.
-        hook: Hook,
-        /// What the kernel said.
-        error: io::Error,
-    },
+/// The rules of a hook.
+#[derive(Clone, Debug)]
+pub struct HookRules {
+    /// For packets.
+    pub packets: Compiled,
+    /// For ICMP errors about them, which pass the opposite hook. `None`: they ask for nothing there.
+    pub icmp_errors: Option<Compiled>,
 }
 
-impl AttachError {
-    /// Whether it may be otherwise in a few seconds.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::UnknownInterface(_) | Self::NoInterface => true,
-            Self::Object(error) => error.io_error().is_some_and(passes),
-            Self::Read { error, .. } | Self::Filter { error, .. } | Self::Qdisc { error, .. } => {
-                passes(error)
-            }
-            Self::LinkLayer(_) | Self::Occupied { .. } | Self::Remove { .. } => false,
+impl Rulesets {
+    /// These, and what they ask for where ICMP errors about them pass.
+    pub fn new(ingress: Option<Compiled>, egress: Option<Compiled>) -> Self {
+        let icmp_errors = |of: &Option<Compiled>, opposite: &Option<Compiled>| {
+            let opposite = opposite.as_ref().map(|compiled| &compiled.ruleset);
+            of.as_ref().and_then(|compiled| quotes(&compiled.ruleset, opposite))
+        };
+        let at_egress = icmp_errors(&ingress, &egress);
+        let at_ingress = icmp_errors(&egress, &ingress);
+        Self {
+            ingress: ingress.map(|packets| HookRules { packets, icmp_errors: at_egress }),
+            egress: egress.map(|packets| HookRules { packets, icmp_errors: at_ingress }),
         }
     }
 
-    /// Whether the user named something that is not there, as opposed to a machine that refuses.
-    pub fn is_users(&self) -> bool {
-        matches!(self, Self::UnknownInterface(_) | Self::LinkLayer(_))
+    /// Those that there are.
+    pub fn by_hook(&self) -> impl Iterator<Item = (Hook, &HookRules)> {
+        let both = [(Hook::Ingress, &self.ingress), (Hook::Egress, &self.egress)];
+        both.into_iter().filter_map(|(hook, rules)| Some((hook, rules.as_ref()?)))
     }
-}
 
-fn passes(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::EBUSY | libc::EINTR | libc::ENODEV | libc::ENOMEM)
-    )
-}
-
-fn qdisc_hint(interface: &str, error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(libc::EEXIST | libc::EBUSY | libc::EINVAL) => format!(
-            "; another qdisc has its place: remove it, as listed by `tc qdisc show dev {interface}`, \
-             or name other interfaces with IFACES"
-        ),
-        _ => String::new(),
-    }
-}
-
-fn filter_hint(interface: &str, error: &io::Error) -> String {
-    match error.raw_os_error() {
-        // A qdisc whose filters belong to several interfaces takes none for one of them.
-        Some(libc::EOPNOTSUPP) => format!(
-            "; its clsact qdisc shares its filters with other interfaces: make it anew without \
-             `ingress_block` and `egress_block`, as listed by `tc qdisc show dev {interface}`, or \
-             name other interfaces with IFACES"
-        ),
-        _ => String::new(),
+    /// What is to become of each filter that is not to be left as it is. `None`: it goes.
+    pub fn filters(&self) -> impl Iterator<Item = (Hook, Subject, Option<&Compiled>)> {
+        self.by_hook().flat_map(|(hook, rules)| {
+            [
+                (hook, Subject::Packets, Some(&rules.packets)),
+                (hook.opposite(), Subject::IcmpErrors, rules.icmp_errors.as_ref()),
+            ]
+        })
     }
 }
 
@@ -187,26 +92,8 @@ pub fn select(netlink: &mut Netlink, names: &[String]) -> Result<Vec<Interface>,
     Ok(selected)
 }
 
-/// A program that is to be attached, and what is there before.
-struct Attachment<'a> {
-    interface: &'a Interface,
-    hook: Hook,
-    program: Program,
-    previous: Previous,
-}
-
-enum Previous {
-    Nothing,
-    Program(OwnedFd),
-    /// There is one, but only CAP_SYS_ADMIN may hold it.
-    OutOfReach,
-}
-
 /// Attaches the rulesets to every one of `interfaces`, in place of what an earlier run attached.
-///
-/// Everything that can be refused is asked for before the first filter is touched: programs are
-/// loaded, places are looked at, qdiscs are made. If the kernel then fails a filter all the same,
-/// those before it are put back as they were.
+/// Returns what became of offloading.
 ///
 /// # Errors
 ///
@@ -214,110 +101,29 @@ enum Previous {
 pub fn attach(
     netlink: &mut Netlink,
     interfaces: &[Interface],
-    rulesets: Rulesets<'_>,
-) -> Result<(), AttachError> {
-    let mut attachments = Vec::new();
-    for interface in interfaces {
-        let hooks = [(Hook::Ingress, rulesets.ingress), (Hook::Egress, rulesets.egress)];
-        for (hook, compiled) in hooks {
-            if let Some(compiled) = compiled {
-                attachments.push(prepare(netlink, interface, hook, compiled)?);
-            }
-        }
+    rulesets: &Rulesets,
+    offload: Offload,
+) -> Result<Vec<Notice>, AttachError> {
+    let mut transaction = Transaction::prepare(netlink, interfaces, rulesets, offload)?;
+    match transaction.carry_out(netlink) {
+        Ok(()) => Ok(transaction.finish(netlink)),
+        Err(error) => Err(match transaction.undo(netlink) {
+            left if left.is_empty() => error,
+            left => AttachError::Partly { error: Box::new(error), left },
+        }),
     }
-
-    // What can't be undone comes last: where a filter of ours stands, another takes its place.
-    attachments.sort_by_key(|attachment| matches!(attachment.previous, Previous::OutOfReach));
-
-    let mut made = Vec::new();
-    for interface in interfaces {
-        match netlink.ensure_clsact(interface.index) {
-            Ok(true) => made.push(interface),
-            Ok(false) => {}
-            Err(error) => {
-                let undone = undo(netlink, &[], &made);
-                let interface = interface.name.clone();
-                return Err(AttachError::Qdisc { interface, error, undone });
-            }
-        }
-    }
-    for (number, attachment) in attachments.iter().enumerate() {
-        let Attachment { interface, hook, program, .. } = attachment;
-        if let Err(error) = netlink.set_filter(interface.index, *hook, PLACE, program.as_fd()) {
-            let undone = undo(netlink, &attachments[..number], &made);
-            let interface = interface.name.clone();
-            return Err(AttachError::Filter { interface, hook: *hook, error, undone });
-        }
-    }
-    Ok(())
 }
 
-fn prepare<'a>(
-    netlink: &mut Netlink,
-    interface: &'a Interface,
-    hook: Hook,
-    compiled: &Compiled,
-) -> Result<Attachment<'a>, AttachError> {
-    let link_header =
-        interface.link_header.ok_or_else(|| AttachError::LinkLayer(interface.name.clone()))?;
-    let filters = netlink
-        .filters(interface.index, hook)
-        .map_err(|error| AttachError::Read { what: "the list of filters", error })?;
-    let there = filters.iter().filter(|filter| filter.priority == PLACE.priority);
-    // A priority is of one kind and one protocol.
-    if let Some(other) = there.clone().find(|filter| {
-        filter.kind != "bpf"
-            || filter.protocol != ETH_P_ALL
-            || (filter.handle == PLACE.handle && !is_ours(filter))
-    }) {
-        let (interface, kind) = (interface.name.clone(), other.kind.clone());
-        return Err(AttachError::Occupied { interface, hook, kind });
-    }
-    let previous = match there.clone().find(|filter| is_ours(filter)).and_then(|ours| ours.program)
-    {
-        None => Previous::Nothing,
-        Some(id) => program_fd(id).map_or(Previous::OutOfReach, Previous::Program),
-    };
-    // What the stack sends it has sized for the interface; the header comes on top.
-    let mtu = if hook == Hook::Egress { interface.mtu } else { 0 };
-    let program = Program::load(compiled, Link { link_header, mtu })?;
-    Ok(Attachment { interface, hook, program, previous })
+/// What [`clean`] did.
+#[derive(Debug, Default)]
+pub struct Cleaned<'a> {
+    /// Where our filters were.
+    pub removed: Vec<(&'a str, Hook, Subject)>,
+    /// What became of offloading.
+    pub notices: Vec<Notice>,
 }
 
-/// A descriptor of the program with this number.
-fn program_fd(id: u32) -> Option<OwnedFd> {
-    let info = loaded_programs().flatten().find(|info| info.id() == id)?;
-    info.fd().ok()?.as_fd().try_clone_to_owned().ok()
-}
-
-/// Puts back what was there, last first. Returns what could not be, for the error message.
-fn undo(netlink: &mut Netlink, attached: &[Attachment<'_>], qdiscs: &[&Interface]) -> String {
-    let mut left = String::new();
-    for Attachment { interface, hook, previous, .. } in attached.iter().rev() {
-        let result = match previous {
-            Previous::Nothing => netlink.remove_filter(interface.index, *hook, PLACE),
-            Previous::Program(fd) => netlink.set_filter(interface.index, *hook, PLACE, fd.as_fd()),
-            Previous::OutOfReach => {
-                Err(io::Error::other("the earlier program can't be had back without CAP_SYS_ADMIN"))
-            }
-        };
-        if let Err(error) = result {
-            left += &format!("; {} {hook} keeps the new rules: {error}", interface.name);
-        }
-    }
-    for &Interface { index, ref name, .. } in qdiscs.iter().copied() {
-        // It was made a moment ago; what somebody else has put on it since is theirs.
-        let empty = [Hook::Ingress, Hook::Egress]
-            .iter()
-            .all(|&hook| netlink.filters(index, hook).is_ok_and(|filters| filters.is_empty()));
-        if empty && let Err(error) = netlink.remove_clsact(index) {
-            left += &format!("; an empty clsact qdisc stays on {name}: {error}");
-        }
-    }
-    left
-}
-
-/// Removes our filters from `interfaces`. Returns where there were any.
+/// Removes our filters from `interfaces`, and what was done for their sake.
 ///
 /// The clsact qdisc stays: without filters it does nothing, and whoever else uses it may be about
 /// to.
@@ -328,21 +134,32 @@ fn undo(netlink: &mut Netlink, attached: &[Attachment<'_>], qdiscs: &[&Interface
 pub fn clean<'a>(
     netlink: &mut Netlink,
     interfaces: &'a [Interface],
-) -> Result<Vec<(&'a str, Hook)>, AttachError> {
-    let mut removed = Vec::new();
+) -> Result<Cleaned<'a>, AttachError> {
+    let mut cleaned = Cleaned::default();
     for interface in interfaces {
-        for hook in [Hook::Ingress, Hook::Egress] {
-            let filters = netlink
-                .filters(interface.index, hook)
-                .map_err(|error| AttachError::Read { what: "the list of filters", error })?;
-            if !filters.iter().any(is_ours) {
-                continue;
+        let name = interface.name.as_str();
+        for hook in Hook::BOTH {
+            let filters = filters(netlink, interface, hook)?;
+            for subject in Subject::ALL {
+                let Some(ours) = subject.find(&filters) else { continue };
+                netlink.remove_filter(interface.index, hook, subject.place()).map_err(|error| {
+                    AttachError::Remove { interface: name.to_owned(), hook, error }
+                })?;
+                cleaned.removed.push((name, hook, subject));
+                let limit = Limit::new(interface, None, Offload::Keep, ours.gso_max_segs);
+                cleaned.notices.extend(limit.raise(netlink));
             }
-            netlink.remove_filter(interface.index, hook, PLACE).map_err(|error| {
-                AttachError::Remove { interface: interface.name.clone(), hook, error }
-            })?;
-            removed.push((interface.name.as_str(), hook));
         }
     }
-    Ok(removed)
+    Ok(cleaned)
+}
+
+fn filters(
+    netlink: &mut Netlink,
+    interface: &Interface,
+    hook: Hook,
+) -> Result<Vec<Filter>, AttachError> {
+    netlink
+        .filters(interface.index, hook)
+        .map_err(|error| AttachError::Read { what: "the list of filters", error })
 }

@@ -4,6 +4,8 @@
 //! settings   flags and environment -> what to do
 //! object     compiled ruleset -> maps and a program in the kernel
 //! netlink    interfaces, the clsact qdisc, filters
+//! ours       which filters are ours
+//! offload    packets that would be segmented behind the program
 //! attach     programs -> interfaces, all or none
 //! show       what is attached where, and its counters
 //! ```
@@ -15,9 +17,11 @@ pub mod attach;
 pub mod netlink;
 pub mod netns;
 pub mod object;
+pub mod offload;
+pub mod ours;
 mod run;
 pub mod settings;
 pub mod show;
-mod sys;
+pub mod sys;
 
 pub use run::{Failure, run};

@@ -1,4 +1,4 @@
-//! rtnetlink: interfaces, the clsact qdisc, BPF filters on it.
+//! rtnetlink: interfaces and their segmentation limit, the clsact qdisc, BPF filters on it.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -39,6 +39,17 @@ impl std::fmt::Display for Hook {
 }
 
 impl Hook {
+    /// Every one.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// The other one.
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Ingress => Self::Egress,
+            Self::Egress => Self::Ingress,
+        }
+    }
+
     fn parent(self) -> TcHandle {
         let minor = match self {
             Self::Ingress => TcHandle::MIN_INGRESS,
@@ -57,6 +68,8 @@ pub struct Interface {
     pub name: String,
     /// Its MTU in bytes.
     pub mtu: u32,
+    /// Segments in a packet that the stack gives it to send, at the most.
+    pub gso_max_segs: u32,
     /// It is up.
     pub up: bool,
     /// It is the loopback.
@@ -119,6 +132,19 @@ impl Netlink {
                 _ => None,
             })
             .collect())
+    }
+
+    /// Sets how many segments a packet may have that the stack gives the interface to send
+    /// (Linux 4.16, commit 46e6b992c250). A connection keeps the limit that it began with.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; `EINVAL` if it is more than the interface can take.
+    pub fn set_gso_max_segs(&mut self, index: i32, segments: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index as u32;
+        message.attributes.push(LinkAttribute::GsoMaxSegs(segments));
+        self.ask(RouteNetlinkMessage::SetLink(message), 0).map(drop)
     }
 
     /// Makes sure that the interface has a clsact qdisc. Whether it had to be made.
@@ -366,6 +392,7 @@ fn interface(link: &LinkMessage) -> Interface {
         index: link.header.index as i32,
         name: String::new(),
         mtu: 0,
+        gso_max_segs: 0,
         up: link.header.flags.contains(LinkFlags::Up),
         loopback: link.header.flags.contains(LinkFlags::Loopback),
         link_header: link_header(link.header.link_layer_type),
@@ -374,6 +401,7 @@ fn interface(link: &LinkMessage) -> Interface {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
+            LinkAttribute::GsoMaxSegs(segments) => interface.gso_max_segs = *segments,
             _ => {}
         }
     }

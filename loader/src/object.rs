@@ -4,11 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::io;
 use std::mem;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::panic::resume_unwind;
+use std::thread;
 
-use abi::{Config, Counter, NODE_ENTRIES, Row, RuleEntry, SourceChunk, map_name, node_entries};
+use abi::{
+    Config, Counter, NODE_ENTRIES, Row, RuleEntry, SourceChunk, flag, map_name, node_entries,
+};
 use aya::maps::MapData;
 use aya_obj::Object;
+use aya_obj::generated::BPF_F_RDONLY_PROG;
 use ruleset::Compiled;
 
 use crate::sys;
@@ -131,6 +137,30 @@ impl Program {
         Ok(Self { fd, maps: maps.0 })
     }
 
+    /// Loads several, in order. Nearly all of the time is the verifier's, which checks one on each
+    /// processor for a process with CAP_BPF.
+    ///
+    /// # Errors
+    ///
+    /// The first one's.
+    pub fn load_all(jobs: &[(&Compiled, Link)]) -> Result<Vec<Self>, ObjectError> {
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let mut programs = Vec::with_capacity(jobs.len());
+        for jobs in jobs.chunks(threads) {
+            thread::scope(|scope| {
+                let loading: Vec<_> = jobs
+                    .iter()
+                    .map(|&(compiled, link)| scope.spawn(move || Self::load(compiled, link)))
+                    .collect();
+                for thread in loading {
+                    programs.push(thread.join().unwrap_or_else(|e| resume_unwind(e))?);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(programs)
+    }
+
     /// One of its maps.
     pub fn map(&self, name: &str) -> Option<&MapData> {
         self.maps.get(name)
@@ -162,7 +192,15 @@ impl Maps {
         link: Link,
     ) -> Result<Self, ObjectError> {
         let tables = &compiled.tables;
-        let config = Config { roots: tables.roots, link_header: link.link_header, mtu: link.mtu };
+        let (mut actions, mut quoted_actions) = (0, 0);
+        for rule in &tables.rules {
+            quoted_actions |= 1 << rule.action;
+            if rule.flags & flag::QUOTES == 0 {
+                actions |= 1 << rule.action;
+            }
+        }
+        let Link { link_header, mtu } = link;
+        let config = Config { roots: tables.roots, link_header, mtu, actions, quoted_actions };
         let source = chunks(&compiled.ruleset.to_string());
 
         let mut maps = Self(HashMap::new());
@@ -177,8 +215,14 @@ impl Maps {
                 map_name::SOURCE => source.len(),
                 _ => definition.max_entries() as usize,
             };
-            // The compiler keeps all of them far below 2^32.
-            definition.set_max_entries(entries as u32);
+            // The compiler keeps all of them far below 2^32. There are no maps of none, such as the
+            // nodes of rules that match every address and port would be.
+            definition.set_max_entries(entries.max(1) as u32);
+            if is_known(name, definition)
+                && let aya_obj::Map::Legacy(map) = definition
+            {
+                map.def.map_flags |= BPF_F_RDONLY_PROG;
+            }
             let map = MapData::create(definition.clone(), name, None)
                 .map_err(|error| ObjectError::Map { map: name, error: io_error(error) })?;
             maps.0.insert(name, map);
@@ -188,6 +232,9 @@ impl Maps {
         maps.fill(map_name::ROWS, tables.rows.iter().copied())?;
         maps.fill(map_name::RULES, tables.rules.iter().copied())?;
         maps.fill(map_name::SOURCE, source)?;
+        for name in MAPS.into_iter().filter(|name| is_known(name, &definitions[*name])) {
+            sys::freeze(maps.fd(name)).map_err(|error| ObjectError::Map { map: name, error })?;
+        }
         Ok(maps)
     }
 
@@ -216,6 +263,13 @@ impl Maps {
     fn fd(&self, name: &str) -> BorrowedFd<'_> {
         self.0[name].fd().as_fd()
     }
+}
+
+/// Whether the verifier is to know what is in the map, which leaves it less of the program to check:
+/// a third, for a single rule. It can if the map has one entry, is read-only for the program and
+/// frozen for everybody else (Linux 5.5, commit a23740ec43ba); with more entries it refuses to read.
+fn is_known(name: &str, definition: &aya_obj::Map) -> bool {
+    matches!(name, map_name::CONFIG | map_name::RULES) && definition.max_entries() == 1
 }
 
 fn chunks(text: &str) -> Vec<SourceChunk> {

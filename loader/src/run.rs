@@ -9,9 +9,10 @@ use std::{fmt, fs, thread};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ruleset::{Compiled, Diagnostic, compile};
 
-use crate::attach::{self, AttachError, Rulesets};
-use crate::netlink::{Hook, Netlink};
+use crate::attach::{self, AttachError, Cleaned, HookRules, Rulesets};
+use crate::netlink::{Interface, Netlink};
 use crate::netns::{self, NetnsError};
+use crate::offload::{self, Notice};
 use crate::settings::{Command, Direction, RULESET_FILE, Settings, SettingsError, Source};
 use crate::show::{self, ShowError};
 
@@ -104,10 +105,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
     if let Command::Show { json } = settings.command {
         return print(&show::show(&mut netlink, &interfaces)?, json);
     }
-    let removed = attach::clean(&mut netlink, &interfaces)?;
-    for (interface, hook) in &removed {
-        log.say(format_args!("removed from {interface} {hook}"));
+    let Cleaned { removed, notices } = attach::clean(&mut netlink, &interfaces)?;
+    for (interface, hook, subject) in &removed {
+        log.say(format_args!("removed from {interface} {}", subject.on(*hook)));
     }
+    log.notices(&notices);
     if removed.is_empty() {
         log.say(format_args!("nothing was attached"));
     }
@@ -125,6 +127,16 @@ impl Log {
         print_line(format_args!("sfunnel-loader: {what}"));
     }
 
+    fn notices(self, notices: &[Notice]) {
+        for notice in notices {
+            if notice.warning {
+                print_line(format_args!("warning: {notice}"));
+            } else {
+                self.say(format_args!("{notice}"));
+            }
+        }
+    }
+
     fn debug(self, what: fmt::Arguments<'_>) {
         if self.debug {
             self.say(what);
@@ -132,46 +144,32 @@ impl Log {
     }
 }
 
-/// What the settings say of each hook.
-struct Rules {
-    ingress: Option<Compiled>,
-    egress: Option<Compiled>,
-}
-
-impl Rules {
-    /// Reads and compiles everything, before anything in the kernel is touched.
-    fn read(settings: &Settings) -> Result<Self, Failure> {
-        let mounted = Path::new(RULESET_FILE);
-        let source = match &settings.ruleset {
-            Some(source) => Some(source.clone()),
-            // What can't be looked at is looked at, for the reason to be told.
-            None if mounted.try_exists().unwrap_or(true) => Some(Source::File(mounted.into())),
-            None => None,
-        };
-        let ruleset = source.map(|source| read(&source)).transpose()?;
-        let egress_ruleset = settings.egress_ruleset.as_ref().map(read).transpose()?;
-        if settings.direction == Direction::Egress && ruleset.is_some() && egress_ruleset.is_some()
-        {
-            print_line(
-                "warning: of two rulesets for egress, the one in SFUNNEL_EGRESS_RULESET or \
-                 --egress-ruleset is taken; DIRECTION=both makes the other one that for ingress",
-            );
-        }
-        let (ingress, egress) = match settings.direction {
-            Direction::Ingress => (ruleset, egress_ruleset),
-            Direction::Egress => (None, egress_ruleset.or(ruleset)),
-            Direction::Both => (ruleset.clone(), egress_ruleset.or(ruleset)),
-        };
-        if ingress.is_none() && egress.is_none() {
-            return Err(Failure::NoRuleset);
-        }
-        Ok(Self { ingress, egress })
+/// Reads and compiles everything that the settings name, before anything in the kernel is touched.
+fn rulesets(settings: &Settings) -> Result<Rulesets, Failure> {
+    let mounted = Path::new(RULESET_FILE);
+    let source = match &settings.ruleset {
+        Some(source) => Some(source.clone()),
+        // What can't be looked at is looked at, for the reason to be told.
+        None if mounted.try_exists().unwrap_or(true) => Some(Source::File(mounted.into())),
+        None => None,
+    };
+    let ruleset = source.map(|source| read(&source)).transpose()?;
+    let egress_ruleset = settings.egress_ruleset.as_ref().map(read).transpose()?;
+    if settings.direction == Direction::Egress && ruleset.is_some() && egress_ruleset.is_some() {
+        print_line(
+            "warning: of two rulesets for egress, the one in SFUNNEL_EGRESS_RULESET or \
+             --egress-ruleset is taken; DIRECTION=both makes the other one that for ingress",
+        );
     }
-
-    fn by_hook(&self) -> impl Iterator<Item = (Hook, &Compiled)> {
-        let both = [(Hook::Ingress, &self.ingress), (Hook::Egress, &self.egress)];
-        both.into_iter().filter_map(|(hook, rules)| Some((hook, rules.as_ref()?)))
+    let (ingress, egress) = match settings.direction {
+        Direction::Ingress => (ruleset, egress_ruleset),
+        Direction::Egress => (None, egress_ruleset.or(ruleset)),
+        Direction::Both => (ruleset.clone(), egress_ruleset.or(ruleset)),
+    };
+    if ingress.is_none() && egress.is_none() {
+        return Err(Failure::NoRuleset);
     }
+    Ok(Rulesets::new(ingress, egress))
 }
 
 fn read(source: &Source) -> Result<Compiled, Failure> {
@@ -203,31 +201,32 @@ fn print_line(line: impl fmt::Display) {
 }
 
 fn check(settings: &Settings) -> Result<(), Failure> {
-    let rules = Rules::read(settings)?;
+    let rulesets = rulesets(settings)?;
     let mut out = io::stdout().lock();
-    for (hook, compiled) in rules.by_hook() {
-        for warning in &compiled.warnings {
+    for (hook, HookRules { packets, .. }) in rulesets.by_hook() {
+        for warning in &packets.warnings {
             print_line(warning);
         }
-        let rules = &compiled.ruleset.rules;
+        let rules = &packets.ruleset.rules;
         writeln!(out, "# {hook}: {} rule{}", rules.len(), if rules.len() == 1 { "" } else { "s" })?;
-        write!(out, "{}", compiled.ruleset)?;
+        write!(out, "{}", packets.ruleset)?;
     }
     Ok(())
 }
 
 fn load(settings: &Settings, log: Log) -> Result<(), Failure> {
-    let rules = Rules::read(settings)?;
-    for (hook, compiled) in rules.by_hook() {
-        for warning in &compiled.warnings {
-            print_line(warning);
+    let rulesets = rulesets(settings)?;
+    for (_, HookRules { packets, .. }) in rulesets.by_hook() {
+        packets.warnings.iter().for_each(print_line);
+    }
+    for (hook, subject, compiled) in rulesets.filters() {
+        let Some(Compiled { ruleset, tables, .. }) = compiled else { continue };
+        for rule in &ruleset.rules {
+            log.debug(format_args!("{}: {rule}", subject.on(hook)));
         }
-        for rule in &compiled.ruleset.rules {
-            log.debug(format_args!("{hook}: {rule}"));
-        }
-        let tables = &compiled.tables;
         log.debug(format_args!(
-            "{hook}: {} lookup nodes, {} rows",
+            "{}: {} lookup nodes, {} rows",
+            subject.on(hook),
             tables.nodes.len(),
             tables.rows.len()
         ));
@@ -243,15 +242,13 @@ fn load(settings: &Settings, log: Log) -> Result<(), Failure> {
 
     let mut netlink = Netlink::open().map_err(Failure::Netlink)?;
     let mut attempt = 1;
-    let interfaces = loop {
+    let (interfaces, notices) = loop {
         let result = attach::select(&mut netlink, &settings.interfaces).and_then(|interfaces| {
-            let rulesets =
-                Rulesets { ingress: rules.ingress.as_ref(), egress: rules.egress.as_ref() };
-            attach::attach(&mut netlink, &interfaces, rulesets)?;
-            Ok(interfaces)
+            let notices = attach::attach(&mut netlink, &interfaces, &rulesets, settings.offload)?;
+            Ok((interfaces, notices))
         });
         match result {
-            Ok(interfaces) => break interfaces,
+            Ok(done) => break done,
             Err(error) if error.may_pass() && attempt < settings.attempts => {
                 log.say(format_args!(
                     "attempt {attempt} of {}: {error}; next in {:?}",
@@ -263,10 +260,15 @@ fn load(settings: &Settings, log: Log) -> Result<(), Failure> {
             Err(error) => return Err(error.into()),
         }
     };
-    for interface in interfaces {
-        for (hook, compiled) in rules.by_hook() {
-            let count = compiled.ruleset.rules.len();
-            log.say(format_args!("attached to {} {hook}, rules: {count}", interface.name));
+    log.notices(&notices);
+    for (hook, HookRules { packets, .. }) in rulesets.by_hook() {
+        log.notices(&offload::gro_notices(&mut netlink, &interfaces, hook, &packets.ruleset));
+    }
+    for Interface { name, .. } in &interfaces {
+        for (hook, subject, compiled) in rulesets.filters() {
+            let Some(compiled) = compiled else { continue };
+            let (place, count) = (subject.on(hook), compiled.ruleset.rules.len());
+            log.say(format_args!("attached to {name} {place}, rules: {count}"));
         }
     }
     Ok(())

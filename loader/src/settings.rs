@@ -1,8 +1,9 @@
 //! Flags and environment -> what to do.
 //!
 //! Every setting is a flag and an environment variable; the flag wins. The variables without the
-//! prefix `SFUNNEL_` are those of the original's container, and mean the same. A variable that is
-//! set to nothing counts as not set, but for the rulesets: an empty ruleset is a mistake.
+//! prefix `SFUNNEL_` are those of the original's container, and mean the same, but for `OFFLOAD`,
+//! which it has not. A variable that is set to nothing counts as not set, but for the rulesets: an
+//! empty ruleset is a mistake.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -42,6 +43,10 @@ struct Arguments {
     /// Which packets --ruleset is for: ingress, egress or both [env: DIRECTION] [default: ingress]
     #[arg(long, global = true, value_name = "DIRECTION")]
     direction: Option<String>,
+    /// Where the rules encapsulate TCP, `limit` sets the interface's gso_max_segs to 1 and `keep`
+    /// leaves it [env: OFFLOAD] [default: limit]
+    #[arg(long, global = true, value_name = "WHAT")]
+    offload: Option<String>,
     /// Network namespace, by name or path [env: NETNS] [default: the one this runs in]
     #[arg(long, global = true, value_name = "NAME")]
     netns: Option<String>,
@@ -87,6 +92,15 @@ pub enum Direction {
     Both,
 }
 
+/// What becomes of packets that the kernel would segment behind the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Offload {
+    /// Where the rules encapsulate TCP, the kernel is to make none.
+    Limit,
+    /// They stay, and are not funnelled.
+    Keep,
+}
+
 /// Where the rules come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -109,6 +123,8 @@ pub struct Settings {
     pub interfaces: Vec<String>,
     /// Which packets `ruleset` is for.
     pub direction: Direction,
+    /// Whether the interfaces' segmentation limit may be lowered.
+    pub offload: Offload,
     /// Name or path of a network namespace.
     pub netns: Option<String>,
     /// Tell each step.
@@ -195,6 +211,11 @@ impl Settings {
                 SettingsError::Value { name, value, expected: "`ingress`, `egress` or `both`" }
             })?,
         };
+        let offload = match setting(arguments.offload, "--offload", "OFFLOAD")? {
+            None => Offload::Limit,
+            Some((value, name)) => Offload::from_str(&value, false)
+                .map_err(|_| SettingsError::Value { name, value, expected: "`limit` or `keep`" })?,
+        };
         let attempts = match setting(arguments.attempts, "--attempts", "N_ATTEMPTS")? {
             None => 6,
             Some((value, name)) => match value.parse() {
@@ -243,6 +264,7 @@ impl Settings {
             egress_ruleset,
             interfaces,
             direction,
+            offload,
             netns: setting(arguments.netns, "--netns", "NETNS")?.map(|(name, _)| name),
             debug,
             attempts,
@@ -276,6 +298,7 @@ mod tests {
         let settings = read("", &[]).unwrap();
         assert_eq!(settings.command, Command::Load);
         assert_eq!(settings.direction, Direction::Ingress);
+        assert_eq!(settings.offload, Offload::Limit);
         assert_eq!((settings.attempts, settings.retry_delay), (6, Duration::from_secs(3)));
         assert_eq!((settings.ruleset, settings.egress_ruleset, settings.netns), (None, None, None));
         assert!(settings.interfaces.is_empty() && !settings.debug);
@@ -299,6 +322,19 @@ mod tests {
         assert_eq!(settings.netns.as_deref(), Some("blue"));
         assert!(settings.debug);
         assert_eq!((settings.attempts, settings.retry_delay), (9, Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn offload_is_limited_or_kept() {
+        for (arguments, variable, expected) in [
+            ("", "", Offload::Limit),
+            ("", "limit", Offload::Limit),
+            ("", "keep", Offload::Keep),
+            ("--offload keep", "limit", Offload::Keep),
+            ("--offload limit", "keep", Offload::Limit),
+        ] {
+            assert_eq!(read(arguments, &[("OFFLOAD", variable)]).unwrap().offload, expected);
+        }
     }
 
     #[test]
@@ -338,6 +374,7 @@ mod tests {
                 ("RETRY_DELAY", "-1"),
                 "RETRY_DELAY: \"-1\" is not a number of seconds from 0 to 3600",
             ),
+            ("", ("OFFLOAD", "off"), "OFFLOAD: \"off\" is not `limit` or `keep`"),
             ("", ("CLEAN", "maybe"), "CLEAN: \"maybe\" is not `1` or `0`"),
             (
                 "--ifaces a/b",

@@ -9,9 +9,9 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::loaded_programs;
 use serde::Serialize;
 
-use crate::attach::is_ours;
 use crate::netlink::{Hook, Interface, Netlink};
 use crate::object::Value;
+use crate::ours::Subject;
 
 /// One attached program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,6 +20,9 @@ pub struct Attached {
     pub interface: String,
     /// Where on it.
     pub hook: Hook,
+    /// What it looks at.
+    #[serde(rename = "for")]
+    pub subject: Subject,
     /// The number of the BPF program.
     pub program: u32,
     /// Its rules in order.
@@ -79,21 +82,24 @@ pub fn show(netlink: &mut Netlink, interfaces: &[Interface]) -> Result<Vec<Attac
     let mut closed = Vec::new();
     let mut last_error = String::new();
     for interface in interfaces {
-        for hook in [Hook::Ingress, Hook::Egress] {
+        for hook in Hook::BOTH {
             let filters = netlink
                 .filters(interface.index, hook)
                 .map_err(|error| ShowError::Netlink { what: "the list of filters", error })?;
-            let Some(program) = filters.iter().find(|f| is_ours(f)).and_then(|f| f.program) else {
-                continue;
-            };
-            let interface = interface.name.clone();
-            match read_maps(program) {
-                Ok((rules, not_done)) => {
-                    shown.push(Attached { interface, hook, program, rules, not_done });
-                }
-                Err(error) => {
-                    closed.push(format!("{interface} {hook} (BPF program {program})"));
-                    last_error = error;
+            for subject in Subject::ALL {
+                let Some(program) = subject.find(&filters).and_then(|ours| ours.program) else {
+                    continue;
+                };
+                let interface = interface.name.clone();
+                match read_maps(program) {
+                    Ok((rules, not_done)) => {
+                        shown.push(Attached { interface, hook, subject, program, rules, not_done });
+                    }
+                    Err(error) => {
+                        let place = subject.on(hook);
+                        closed.push(format!("{interface} {place} (BPF program {program})"));
+                        last_error = error;
+                    }
                 }
             }
         }
@@ -182,7 +188,8 @@ fn read_maps(program: u32) -> Result<(Vec<Rule>, Vec<NotDone>), String> {
 
 impl fmt::Display for Attached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} {} (BPF program {})", self.interface, self.hook, self.program)?;
+        let place = self.subject.on(self.hook);
+        writeln!(f, "{} {place} (BPF program {})", self.interface, self.program)?;
         writeln!(f, "  {:>12} {:>14}  rule", "packets", "bytes")?;
         for Rule { rule, packets, bytes } in &self.rules {
             writeln!(f, "  {packets:>12} {bytes:>14}  {rule}")?;

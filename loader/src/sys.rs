@@ -1,4 +1,4 @@
-//! The three bpf(2) commands that aya keeps to itself.
+//! The four bpf(2) commands that aya keeps to itself.
 
 use std::ffi::{CStr, c_char};
 use std::io;
@@ -70,6 +70,17 @@ pub fn fill_array<T: aya::Pod>(map: BorrowedFd<'_>, first: u32, values: &[T]) ->
     attr.batch.values = values.as_ptr() as u64;
     attr.batch.count = len(values);
     bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attr).map(drop)
+}
+
+/// Makes `map` read-only for user space, for good (Linux 5.2).
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop)
 }
 
 fn zeroed() -> bpf_attr {

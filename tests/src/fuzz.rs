@@ -1,10 +1,10 @@
 //! What holds for every text, however it came about: the body of the fuzz target, and of its replay
 //! on stable Rust. Must need nothing but the language and [`naive`](crate::naive).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ruleset::ast::{Match, Protocol, Rule};
-use ruleset::{Compiled, Diagnostic, Level, MAX_TEXT, compile};
+use ruleset::ast::{Cidr, Family, Match, PortRange, Protocol, Rule, Ruleset};
+use ruleset::{Compiled, Diagnostic, Kind, Level, MAX_TEXT, Tables, compile, parse, quotes};
 
 use crate::naive::{Seen, first_match};
 
@@ -26,7 +26,8 @@ pub fn ruleset(data: &[u8]) {
                 rendered(&text, warning);
             }
             written_again(&compiled);
-            decisions(&compiled);
+            decisions(&compiled.ruleset, &compiled.tables);
+            quoted(&compiled.ruleset);
         }
         Err(error) => {
             assert_eq!(error.level(), Level::Error);
@@ -47,7 +48,7 @@ fn written_again(compiled: &Compiled) {
     assert_eq!(again.ruleset.to_string(), canonical);
     let kinds = |of: &Compiled| of.warnings.iter().map(|w| w.kind.clone()).collect::<Vec<_>>();
     assert_eq!(kinds(&again), kinds(compiled));
-    for warning in &again.warnings {
+    for warning in again.warnings.iter().filter(|warning| warning.kind != Kind::Strangers) {
         let rule = &compiled.ruleset.rules[warning.line - 1];
         for number in 0..PACKETS {
             let seen = packet(rule, number);
@@ -57,17 +58,23 @@ fn written_again(compiled: &Compiled) {
     }
 }
 
+/// Rules for quotes can be read as well as any others, and are looked up as well.
+fn quoted(ruleset: &Ruleset) {
+    assert!(quotes(ruleset, None).is_none_or(|all| all.ruleset.rules.len() <= ruleset.rules.len()));
+    let Some(quotes) = quotes(ruleset, Some(ruleset)) else { return };
+    let text = quotes.ruleset.to_string();
+    if text.len() <= MAX_TEXT {
+        assert_eq!(parse(&text).unwrap_or_else(|e| panic!("{text}\n{e}")).ruleset, quotes.ruleset);
+    }
+    decisions(&quotes.ruleset, &quotes.tables);
+}
+
 /// Packets are aimed at one rule after the other, so that late rules have their turn too.
-fn decisions(compiled: &Compiled) {
-    let rules = &compiled.ruleset.rules;
+fn decisions(ruleset: &Ruleset, tables: &Tables) {
+    let rules = &ruleset.rules;
     for number in 0..PACKETS {
         let seen = packet(&rules[number % rules.len()], number);
-        assert_eq!(
-            abi::find_rule(&compiled.tables, &seen.key()),
-            first_match(&compiled.ruleset, &seen).map(|rule| u32::try_from(rule).unwrap()),
-            "{seen:?} in\n{}",
-            compiled.ruleset
-        );
+        assert_eq!(seen.look_up(tables), first_match(ruleset, &seen), "{seen:?} in\n{ruleset}",);
     }
 }
 
@@ -79,29 +86,36 @@ fn packet(rule: &Rule, number: usize) -> Seen {
         digits = digits.rotate_left(23).wrapping_mul(0xD134_2543_DE82_EF95) ^ digits >> 29;
         (digits >> 32) as usize % of
     };
-    let mut near = |borders: Vec<(u32, u32)>| {
+    let Rule { matches, .. } = rule;
+    let family = match (draw(8), rule.family()) {
+        (0 | 1, Some(Family::Ip)) | (0..4, None) => Family::Ip6,
+        (0 | 1, Some(Family::Ip6)) | (_, None) => Family::Ip,
+        (_, Some(family)) => family,
+    };
+    let mut near = |borders: Vec<(u128, u128)>| {
         let (first, last) = match borders.len() {
-            0 => (0, u32::MAX),
+            0 => (0, u128::MAX),
             len => borders[draw(len)],
         };
-        [first, last, first.wrapping_sub(1), last.wrapping_add(1)][draw(4)]
+        // The next IPv4 address is 2^96 further on.
+        let next = [1, 1 << 96][draw(2)];
+        [first, last, first.wrapping_sub(next), last.wrapping_add(next)][draw(4)]
     };
-    let Rule { matches, .. } = rule;
-    let cidrs = |value: &Option<Match<_>>| match value {
+    let cidrs = |value: &Option<Match<Cidr>>| match value {
         None => Vec::new(),
-        Some(value) => value
-            .values
-            .iter()
-            .map(|cidr: &ruleset::ast::Cidr| (cidr.first(), cidr.last()))
-            .collect(),
+        Some(value) => value.values.iter().map(|cidr| cidr.places()).collect(),
     };
-    let ports = |value: &Option<Match<ruleset::ast::PortRange>>| match value {
+    let ports = |value: &Option<Match<PortRange>>| match value {
         None => Vec::new(),
         Some(value) => value
             .values
             .iter()
             .map(|range| (range.first.get().into(), range.last.get().into()))
             .collect(),
+    };
+    let address = |place: u128| match family {
+        Family::Ip => IpAddr::from(Ipv4Addr::from_bits((place >> 96) as u32)),
+        Family::Ip6 => IpAddr::from(Ipv6Addr::from_bits(place)),
     };
     let (saddr, daddr) = (near(cidrs(&matches.saddr)), near(cidrs(&matches.daddr)));
     // A port beyond the last is none at all, or 0.
@@ -112,8 +126,8 @@ fn packet(rule: &Rule, number: usize) -> Seen {
         (_, protocol) => protocol,
     };
     Seen {
-        saddr: Ipv4Addr::from_bits(saddr),
-        daddr: Ipv4Addr::from_bits(daddr),
+        saddr: address(saddr),
+        daddr: address(daddr),
         protocol,
         ports: (draw(16) != 0).then_some((sport, dport)),
     }

@@ -8,14 +8,18 @@
 //! random     packets and rulesets, from a seed
 //! test_run   the program on one packet, without a network
 //! netns      networks of namespaces that vanish with their guard
+//! lab        client, router, server, in both families
+//! transfer   bulk data over a connection, hashed at both ends
 //! link       frames on an interface, with the checksum finished or pending
 //! ```
 
 pub mod binary;
 pub mod fuzz;
+pub mod lab;
 pub mod link;
 pub mod model;
 pub mod naive;
 pub mod netns;
 pub mod random;
 pub mod test_run;
+pub mod transfer;

@@ -89,15 +89,13 @@ impl Link {
     }
 
     /// The next frame that the interface received, if one comes within `timeout`; with its VLAN tag,
-    /// which the kernel holds apart.
-    ///
-    /// A checksum that is pending still is an error: what is looked at here is what a wire would
-    /// carry.
+    /// which the kernel holds apart, and with its checksum finished, as a network card would put it
+    /// on the wire.
     ///
     /// # Errors
     ///
-    /// The kernel's, or a pending checksum.
-    pub fn receive(&self, timeout: Duration) -> io::Result<Option<Vec<u8>>> {
+    /// The kernel's.
+    pub fn receive(&self, timeout: Duration) -> io::Result<Option<Received>> {
         let timeval = libc::timeval {
             tv_sec: timeout.as_secs() as libc::time_t,
             tv_usec: timeout.subsec_micros().max(1).into(),
@@ -133,16 +131,38 @@ impl Link {
                 continue;
             }
             bytes.truncate(len as usize);
-            if bytes[0] & 1 != 0 {
-                return Err(io::Error::other("a frame arrived with its checksum pending"));
-            }
             let mut frame = bytes.split_off(VNET_HEADER);
+            let pending = bytes[0] & 1 != 0;
+            if pending {
+                let word = |at: usize| usize::from(u16::from_ne_bytes([bytes[at], bytes[at + 1]]));
+                finish(&mut frame, word(6), word(8));
+            }
             if let Some(tag) = vlan_tag(&message) {
                 frame.splice(12..12, tag);
             }
-            return Ok(Some(frame));
+            return Ok(Some(Received { frame, pending }));
         }
     }
+}
+
+/// A frame that was received.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// What a wire would carry.
+    pub frame: Vec<u8>,
+    /// The kernel had yet to finish its checksum.
+    pub pending: bool,
+}
+
+/// Finishes a checksum: sums up from `start` to the end, and writes the complement `offset` bytes
+/// behind it.
+fn finish(frame: &mut [u8], start: usize, offset: usize) {
+    let check = match !crate::model::sum(&frame[start..]) {
+        // As the kernel does for every protocol (skb_checksum_help).
+        0 => 0xFFFF,
+        check => check,
+    };
+    frame[start + offset..start + offset + 2].copy_from_slice(&check.to_be_bytes());
 }
 
 /// The VLAN tag in a message's control data, as it would stand in the frame.

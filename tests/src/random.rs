@@ -1,14 +1,15 @@
 //! Packets and rulesets from a seed.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use ruleset::ast::{Action, Cidr, Match, Matches, Port, PortRange, Protocol, Rule, Ruleset};
 
 use crate::model::{Packet, TCP, UDP};
-use crate::naive::Seen;
+
+mod rules;
+
+pub use rules::{one_to_one, ruleset, seen};
 
 /// The generator for `seed`; the environment variable `SEED` overrides it, to look for more.
 pub fn rng(seed: u64) -> StdRng {
@@ -26,8 +27,23 @@ pub enum Checksum {
     Missing,
 }
 
-/// A TCP or UDP packet whose payload has `len` bytes.
+/// A TCP or UDP packet over IPv4 whose payload has `len` bytes.
 pub fn packet(rng: &mut StdRng, protocol: u8, len: usize, checksum: Checksum) -> Packet {
+    packet_between(rng, protocol, len, checksum, |rng| address(rng).into())
+}
+
+/// A TCP or UDP packet over IPv6 whose payload has `len` bytes.
+pub fn packet6(rng: &mut StdRng, protocol: u8, len: usize, checksum: Checksum) -> Packet {
+    packet_between(rng, protocol, len, checksum, |rng| address6(rng).into())
+}
+
+fn packet_between(
+    rng: &mut StdRng,
+    protocol: u8,
+    len: usize,
+    checksum: Checksum,
+    address: impl Fn(&mut StdRng) -> IpAddr,
+) -> Packet {
     let mut segment = Vec::new();
     segment.extend(rng.random_range(1..=u16::MAX).to_be_bytes());
     segment.extend(rng.random_range(1..=u16::MAX).to_be_bytes());
@@ -35,26 +51,28 @@ pub fn packet(rng: &mut StdRng, protocol: u8, len: usize, checksum: Checksum) ->
         segment.extend(((8 + len) as u16).to_be_bytes());
         segment.extend([0, 0]);
     } else {
-        let options = rng.random_range(0..=10usize);
+        let options = tcp_options(rng);
         let mut rest: [u8; 16] = rng.random();
-        rest[8] = ((5 + options) << 4) as u8;
+        rest[8] = ((5 + options.len() / 4) << 4) as u8;
         segment.extend(rest);
-        segment.extend((0..options * 4).map(|_| rng.random::<u8>()));
+        segment.extend(options);
     }
     segment.extend((0..len).map(|_| rng.random::<u8>()));
+    let (saddr, daddr) = (address(rng), address(rng));
     let options = match rng.random_range(0..4) {
-        0 => rng.random_range(1..=10),
+        0 if saddr.is_ipv4() => rng.random_range(1..=10),
         _ => 0,
     };
     let packet = Packet {
         tos: rng.random(),
-        id: rng.random(),
+        id: if saddr.is_ipv4() { rng.random() } else { 0 },
         // Don't fragment, or not.
-        fragment: if rng.random() { 0x4000 } else { 0 },
+        fragment: if saddr.is_ipv4() && rng.random() { 0x4000 } else { 0 },
+        flow: if saddr.is_ipv4() { 0 } else { rng.random_range(0..1 << 20) },
         ttl: rng.random_range(2..=255),
         protocol,
-        saddr: address(rng),
-        daddr: address(rng),
+        saddr,
+        daddr,
         // No-operations: the one option that no router minds.
         options: vec![1; options * 4],
         segment,
@@ -71,7 +89,28 @@ pub fn packet(rng: &mut StdRng, protocol: u8, len: usize, checksum: Checksum) ->
     }
 }
 
-/// Any address. Some of them make checksums overflow.
+/// Up to 40 bytes: noise, or what a SYN has, with its largest segment size anywhere among them.
+fn tcp_options(rng: &mut StdRng) -> Vec<u8> {
+    if rng.random() {
+        return (0..rng.random_range(0..=10usize) * 4).map(|_| rng.random::<u8>()).collect();
+    }
+    let mut options = Vec::new();
+    let mss = rng.random_range(0..=4);
+    for n in 0..4 {
+        options.extend(vec![1; [0, 0, 1, 2, 7][rng.random_range(0..5)]]);
+        if n == mss {
+            let value: u16 = [rng.random(), 1460, 21, 20, 8, 9, 0][rng.random_range(0..7)];
+            options.extend([2, 4]);
+            options.extend(value.to_be_bytes());
+        }
+    }
+    // Window scale; the end of the list.
+    options.extend([3, 3, 7, 0]);
+    options.resize(options.len().next_multiple_of(4), 0);
+    options
+}
+
+/// Any IPv4 address. Some of them make checksums overflow.
 pub fn address(rng: &mut StdRng) -> Ipv4Addr {
     match rng.random_range(0..8) {
         0 => Ipv4Addr::new(10, 0, 0, rng.random()),
@@ -80,101 +119,14 @@ pub fn address(rng: &mut StdRng) -> Ipv4Addr {
     }
 }
 
-/// Values are drawn from few, so that rules meet each other and packets meet rules.
-const PORTS: [u16; 8] = [1, 80, 179, 540, 8080, 32768, 60999, 65535];
-const NETWORKS: [(u32, u8); 7] = [
-    (0x0A00_0001, 32),
-    (0x0A00_0002, 32),
-    (0x0A00_0000, 8),
-    (0x0A01_0000, 16),
-    (0, 0),
-    (0x8000_0000, 1),
-    (0xFFFF_FFFF, 32),
-];
-
-/// A ruleset of 1 to `most` rules.
-pub fn ruleset(rng: &mut StdRng, most: usize) -> Ruleset {
-    let rules = rng.random_range(1..=most);
-    Ruleset { rules: (0..rules).map(|_| rule(rng)).collect() }
-}
-
-fn rule(rng: &mut StdRng) -> Rule {
-    let saddr = maybe(rng, |rng| matching(rng, cidr));
-    let daddr = maybe(rng, |rng| matching(rng, cidr));
-    Rule {
-        matches: Matches {
-            ip: saddr.is_some() || daddr.is_some() || rng.random(),
-            saddr,
-            daddr,
-            protocol: protocol(rng),
-            sport: maybe(rng, |rng| matching(rng, port_range)),
-            dport: maybe(rng, |rng| matching(rng, port_range)),
-        },
-        action: action(rng),
-    }
-}
-
-fn action(rng: &mut StdRng) -> Action {
-    let dnat = maybe(rng, address);
-    match rng.random_range(0..5) {
-        0 => Action::Accept,
-        1 => Action::Drop,
-        2 => Action::Dnat(address(rng)),
-        3 => Action::Unfunnel { protocol: protocol(rng), dnat },
-        _ => Action::Funnel { through: protocol(rng), sport: port(rng), dport: port(rng), dnat },
-    }
-}
-
-fn maybe<T>(rng: &mut StdRng, make: impl FnOnce(&mut StdRng) -> T) -> Option<T> {
-    rng.random_bool(0.5).then(|| make(rng))
-}
-
-fn matching<T>(rng: &mut StdRng, value: impl Fn(&mut StdRng) -> T) -> Match<T> {
-    let values = if rng.random_bool(0.7) { 1 } else { rng.random_range(1..=5) };
-    Match { negated: rng.random_bool(0.2), values: (0..values).map(|_| value(rng)).collect() }
-}
-
-fn protocol(rng: &mut StdRng) -> Protocol {
-    if rng.random() { Protocol::Tcp } else { Protocol::Udp }
-}
-
-fn cidr(rng: &mut StdRng) -> Cidr {
-    let &(address, prefix) = NETWORKS.choose(rng).expect("there are some");
-    let address = if rng.random_bool(0.2) { rng.random() } else { address };
-    Cidr::new(Ipv4Addr::from_bits(address), prefix).expect("a prefix of at most 32")
-}
-
-fn port(rng: &mut StdRng) -> Port {
-    let port = if rng.random_bool(0.3) { rng.random() } else { *PORTS.choose(rng).expect("some") };
-    Port::new(port).unwrap_or(Port::MIN)
-}
-
-fn port_range(rng: &mut StdRng) -> PortRange {
-    let (a, b) = (port(rng), port(rng));
-    if rng.random_bool(0.6) {
-        PortRange { first: a, last: a }
-    } else {
-        PortRange { first: a.min(b), last: a.max(b) }
-    }
-}
-
-/// A packet's headers that have a chance to match.
-pub fn seen(rng: &mut StdRng) -> Seen {
-    let near = |rng: &mut StdRng| {
-        let &(address, _) = NETWORKS.choose(rng).expect("there are some");
-        let address = address.wrapping_add(rng.random_range(0..3)).wrapping_sub(1);
-        if rng.random_bool(0.3) { rng.random() } else { address }
-    };
-    let port = |rng: &mut StdRng| match rng.random_range(0..10) {
-        0 => rng.random(),
-        1 => 0,
-        n => PORTS.choose(rng).expect("there are some").wrapping_add(n % 3).wrapping_sub(1),
-    };
-    Seen {
-        saddr: Ipv4Addr::from_bits(near(rng)),
-        daddr: Ipv4Addr::from_bits(near(rng)),
-        protocol: protocol(rng),
-        ports: rng.random_bool(0.95).then(|| (port(rng), port(rng))),
+/// Any IPv6 address. Some of them make checksums overflow.
+pub fn address6(rng: &mut StdRng) -> Ipv6Addr {
+    match rng.random_range(0..8) {
+        0 => Ipv6Addr::new(0xFD00, 0, 0, 0, 0, 0, 0, rng.random()),
+        1 => {
+            Ipv6Addr::from_bits([0, 1, 0xFFFF, u128::MAX << 16, u128::MAX][rng.random_range(0..5)])
+        }
+        _ => Ipv6Addr::from_bits(rng.random()),
     }
 }
 

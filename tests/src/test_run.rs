@@ -1,7 +1,7 @@
 //! The program on one packet, through `BPF_PROG_TEST_RUN`.
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use abi::{Counter, Reason, map_name};
@@ -15,9 +15,21 @@ pub const UNSPEC: i32 = -1;
 pub const OK: i32 = 0;
 /// `TC_ACT_SHOT`: dropped.
 pub const SHOT: i32 = 2;
+/// `TC_ACT_REDIRECT`: to where the program has said.
+pub const REDIRECT: i32 = 7;
 
 /// An Ethernet header of an IPv4 packet.
 pub const ETHERNET: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+/// And of an IPv6 packet.
+pub const ETHERNET6: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xDD];
+
+/// The Ethernet header that goes with `packet`.
+fn ethernet(packet: &[u8]) -> &'static [u8; 14] {
+    match packet.first() {
+        Some(byte) if byte >> 4 == 6 => &ETHERNET6,
+        _ => &ETHERNET,
+    }
+}
 
 /// A loaded ruleset that packets can be put through.
 pub struct Runner {
@@ -58,17 +70,30 @@ impl Runner {
     /// Loads `rules` for an egress hook with that MTU.
     pub fn with_mtu(rules: &str, mtu: u32) -> Self {
         let compiled = ruleset::compile(rules).unwrap_or_else(|e| panic!("{e}"));
-        let program = Program::load(&compiled, Link { link_header: 14, mtu })
+        Self::load(&compiled, mtu)
+    }
+
+    /// Loads the rules for errors about what `rules` have sent.
+    pub fn for_quotes(rules: &str) -> Self {
+        let compiled = ruleset::compile(rules).unwrap_or_else(|e| panic!("{e}"));
+        let quotes = ruleset::quotes(&compiled.ruleset, None);
+        Self::load(&quotes.unwrap_or_else(|| panic!("{rules}: nothing to undo")), 0)
+    }
+
+    fn load(compiled: &ruleset::Compiled, mtu: u32) -> Self {
+        let program = Program::load(compiled, Link { link_header: 14, mtu })
             .unwrap_or_else(|e| panic!("{e}\nthese tests need CAP_BPF, CAP_NET_ADMIN"));
         Self { program }
     }
 
     /// Runs the program on an IP packet in an Ethernet frame.
     pub fn run(&self, packet: &[u8]) -> Outcome {
-        // The command itself refuses an IPv4 frame without an IPv4 header (Linux 6.18), but not one
-        // with a VLAN tag, behind which it does not look.
-        let tag: &[u8] = if packet.len() < 20 { &[0x81, 0x00, 0x00, 0x01] } else { &[] };
-        let frame = [&ETHERNET[..12], tag, &ETHERNET[12..], packet].concat();
+        // The command itself refuses a frame that is shorter than its IP header (Linux 6.18), but not
+        // one with a VLAN tag, behind which it does not look.
+        let least = if ethernet(packet) == &ETHERNET6 { 40 } else { 20 };
+        let tag: &[u8] = if packet.len() < least { &[0x81, 0x00, 0x00, 0x01] } else { &[] };
+        let (macs, ethertype) = ethernet(packet).split_at(12);
+        let frame = [macs, tag, ethertype, packet].concat();
         let mut outcome = self.run_frame(&frame, Context::default());
         outcome.frame.drain(12..12 + tag.len());
         outcome
@@ -85,7 +110,7 @@ impl Runner {
     /// sum is right afterwards as well (Linux 6.11, commit a3cfe84cca28).
     pub fn run_summed(&self, packet: &[u8]) -> Outcome {
         const BPF_F_TEST_SKB_CHECKSUM_COMPLETE: u32 = 4;
-        let frame = [&ETHERNET, packet].concat();
+        let frame = [ethernet(packet), packet].concat();
         let (outcome, _) = self
             .command(&frame, Context::default(), 1, BPF_F_TEST_SKB_CHECKSUM_COMPLETE)
             .unwrap_or_else(|e| match e.raw_os_error() {
@@ -95,13 +120,9 @@ impl Runner {
         outcome
     }
 
-    /// Mean time of one of `repeat` runs on an IP packet that the program leaves as it is.
+    /// Mean time of one of `repeat` runs on an IP packet, see [`time`].
     pub fn time(&self, packet: &[u8], repeat: u32) -> Duration {
-        let frame = [&ETHERNET, packet].concat();
-        let (_, time) = self
-            .command(&frame, Context::default(), repeat, 0)
-            .unwrap_or_else(|e| panic!("BPF_PROG_TEST_RUN: {e}"));
-        time
+        time(self.program.as_fd(), packet, repeat)
     }
 
     fn try_run(&self, frame: &[u8], context: Context) -> io::Result<Outcome> {
@@ -115,41 +136,7 @@ impl Runner {
         repeat: u32,
         flags: u32,
     ) -> io::Result<(Outcome, Duration)> {
-        // Offsets in `struct __sk_buff`, include/uapi/linux/bpf.h.
-        let mut skb = [0_u8; 192];
-        skb[164..168].copy_from_slice(&context.gso_segs.to_ne_bytes());
-        skb[176..180].copy_from_slice(&context.gso_size.to_ne_bytes());
-        let mut out = vec![0; frame.len() + 256];
-        // SAFETY: a union of integers, for which zero is a value.
-        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
-        attr.test.prog_fd = self.program.as_fd().as_raw_fd() as u32;
-        attr.test.data_in = frame.as_ptr() as u64;
-        attr.test.data_size_in = frame.len() as u32;
-        attr.test.data_out = out.as_mut_ptr() as u64;
-        attr.test.data_size_out = out.len() as u32;
-        attr.test.repeat = repeat;
-        attr.test.flags = flags;
-        if context.gso_size != 0 {
-            attr.test.ctx_in = skb.as_ptr() as u64;
-            attr.test.ctx_size_in = skb.len() as u32;
-        }
-        // SAFETY: the buffers outlive the call, and their sizes are right.
-        let rc = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                bpf_cmd::BPF_PROG_TEST_RUN as libc::c_long,
-                &raw mut attr,
-                size_of::<bpf_attr>(),
-            )
-        };
-        if rc < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the command fills in this variant.
-        let test = unsafe { attr.test };
-        out.truncate(test.data_size_out as usize);
-        let outcome = Outcome { verdict: test.retval as i32, frame: out };
-        Ok((outcome, Duration::from_nanos(test.duration.into())))
+        test_run(self.program.as_fd(), frame, context, repeat, flags)
     }
 
     /// How often a rule was not carried out for `reason`.
@@ -180,4 +167,60 @@ impl Runner {
         let fd = map.fd().as_fd().try_clone_to_owned().expect("a descriptor is left");
         Map::PerCpuArray(MapData::from_fd(fd).expect("it is a map"))
     }
+}
+
+/// Mean time of one of `repeat` runs of `program` on an IP packet that it leaves as it is.
+///
+/// # Panics
+///
+/// If the kernel does not run it.
+pub fn time(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> Duration {
+    let frame = [ethernet(packet), packet].concat();
+    let (_, time) = test_run(program, &frame, Context::default(), repeat, 0)
+        .unwrap_or_else(|e| panic!("BPF_PROG_TEST_RUN: {e}"));
+    time
+}
+
+fn test_run(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    context: Context,
+    repeat: u32,
+    flags: u32,
+) -> io::Result<(Outcome, Duration)> {
+    // Offsets in `struct __sk_buff`, include/uapi/linux/bpf.h.
+    let mut skb = [0_u8; 192];
+    skb[164..168].copy_from_slice(&context.gso_segs.to_ne_bytes());
+    skb[176..180].copy_from_slice(&context.gso_size.to_ne_bytes());
+    let mut out = vec![0; frame.len() + 256];
+    // SAFETY: a union of integers, for which zero is a value.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.test.prog_fd = program.as_raw_fd() as u32;
+    attr.test.data_in = frame.as_ptr() as u64;
+    attr.test.data_size_in = frame.len() as u32;
+    attr.test.data_out = out.as_mut_ptr() as u64;
+    attr.test.data_size_out = out.len() as u32;
+    attr.test.repeat = repeat;
+    attr.test.flags = flags;
+    if context.gso_size != 0 {
+        attr.test.ctx_in = skb.as_ptr() as u64;
+        attr.test.ctx_size_in = skb.len() as u32;
+    }
+    // SAFETY: the buffers outlive the call, and their sizes are right.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            bpf_cmd::BPF_PROG_TEST_RUN as libc::c_long,
+            &raw mut attr,
+            size_of::<bpf_attr>(),
+        )
+    };
+    if rc < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the command fills in this variant.
+    let test = unsafe { attr.test };
+    out.truncate(test.data_size_out as usize);
+    let outcome = Outcome { verdict: test.retval as i32, frame: out };
+    Ok((outcome, Duration::from_nanos(test.duration.into())))
 }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Instant;
 
-use abi::{MAX_NODES, MAX_ROWS, MAX_RULES, Roots, Row, find_rule};
+use abi::{MAX_NODES, MAX_ROWS, MAX_RULES, ROW, Roots, Row, is_row};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -16,14 +16,10 @@ use ruleset::{Compiled, Kind, MAX_TEXT, Tables, compile, parse};
 use tests::naive::{Seen, first_match};
 use tests::{fuzz, random};
 
-fn compiled(ruleset: &Ruleset) -> Compiled {
-    let text = ruleset.to_string();
-    compile(&text).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Numbers of the rules that are warned of. `compiled` has one rule a line.
+/// Numbers of the rules that can never match, as the warnings say. `compiled` has one rule a line.
 fn warned(compiled: &Compiled) -> BTreeSet<usize> {
-    compiled.warnings.iter().map(|warning| warning.line - 1).collect()
+    let never = compiled.warnings.iter().filter(|warning| warning.kind != Kind::Strangers);
+    never.map(|warning| warning.line - 1).collect()
 }
 
 #[test]
@@ -49,14 +45,12 @@ struct Tally {
 
 impl Tally {
     /// Looks up `packets` random packets, and asks the rules one after the other.
-    fn compare(&mut self, rng: &mut StdRng, ruleset: &Ruleset, packets: usize) {
-        let compiled = compiled(ruleset);
-        assert_eq!(&compiled.ruleset, ruleset);
-        let warned = warned(&compiled);
+    fn compare(&mut self, rng: &mut StdRng, compiled: &Compiled, packets: usize) {
+        let (ruleset, warned) = (&compiled.ruleset, warned(compiled));
         for _ in 0..packets {
             let seen = random::seen(rng);
             let rule = first_match(ruleset, &seen);
-            let found = find_rule(&compiled.tables, &seen.key()).map(|rule| rule as usize);
+            let found = seen.look_up(&compiled.tables);
             assert_eq!(found, rule, "{seen:?} in\n{ruleset}");
             self.packets += 1;
             if let Some(rule) = rule {
@@ -79,7 +73,7 @@ fn tables_decide_as_asking_rule_after_rule_does() {
             0 => random::ruleset(&mut rng, most),
             _ => narrow(&mut rng, most, 3),
         };
-        tally.compare(&mut rng, &ruleset, 1000);
+        tally.compare(&mut rng, &random::one_to_one(ruleset), 1000);
     }
     assert_eq!(tally.packets, 1_000_000);
     assert!((200_000..800_000).contains(&tally.matched), "{tally:?}");
@@ -92,14 +86,14 @@ fn tables_of_4096_rules_decide_as_asking_rule_after_rule_does() {
     let mut tally = Tally::default();
     for _ in 0..3 {
         let ruleset = narrow(&mut rng, MAX_RULES, 2);
-        tally.compare(&mut rng, &ruleset, 500);
+        tally.compare(&mut rng, &random::one_to_one(ruleset), 500);
     }
     assert!(tally.matched > 750 && tally.late > 150, "{tally:?}");
 }
 
 /// How many things `matches` asks for beside the protocol.
 fn conditions(matches: &Matches) -> usize {
-    let Matches { ip: _, saddr, daddr, protocol: _, sport, dport } = matches;
+    let Matches { family: _, saddr, daddr, protocol: _, sport, dport } = matches;
     let addresses = [saddr, daddr].iter().filter(|value| value.is_some()).count();
     addresses + [sport, dport].iter().filter(|value| value.is_some()).count()
 }
@@ -120,11 +114,13 @@ fn narrow(rng: &mut StdRng, count: usize, least: usize) -> Ruleset {
     Ruleset { rules }
 }
 
-/// Addresses and ports of a world so small that every packet in it can be tried. An address outside
-/// of all values stands for the others, and so does a port; port 0 is in no range that a rule can
-/// name, and in what `!=` leaves.
-const ADDRESSES: [[u8; 4]; 5] =
-    [[10, 0, 0, 0], [10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3], [192, 0, 2, 1]];
+/// Addresses and ports of a world so small that every packet in it can be tried. In either family an
+/// address outside of all values stands for the others, and so does a port; port 0 is in no range
+/// that a rule can name, and in what `!=` leaves.
+const ADDRESSES: [[&str; 5]; 2] = [
+    ["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3", "192.0.2.1"],
+    ["2001:db8::", "2001:db8::1", "2001:db8::2", "2001:db8::3", "::1"],
+];
 const PORTS: [u16; 5] = [0, 1, 2, 3, 4];
 
 fn small_world() -> Vec<Seen> {
@@ -133,8 +129,9 @@ fn small_world() -> Vec<Seen> {
     for sport in PORTS {
         ports.extend(PORTS.map(|dport| Some((sport, dport))));
     }
-    for saddr in ADDRESSES.map(Ipv4Addr::from) {
-        for daddr in ADDRESSES.map(Ipv4Addr::from) {
+    for addresses in ADDRESSES {
+        let addresses: [IpAddr; 5] = addresses.map(|address| address.parse().unwrap());
+        for (saddr, daddr) in addresses.iter().flat_map(|a| addresses.map(|b| (*a, b))) {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 world.extend(ports.iter().map(|&ports| Seen { saddr, daddr, protocol, ports }));
             }
@@ -147,14 +144,25 @@ fn small_world() -> Vec<Seen> {
 fn small_rules(rng: &mut StdRng, most: usize) -> String {
     const CIDRS: [&str; 7] =
         ["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.0/31", "10.0.0.2/31", "0.0.0.0/0"];
+    const CIDRS6: [&str; 7] = [
+        "2001:db8::",
+        "2001:db8::1",
+        "2001:db8::2",
+        "2001:db8::3",
+        "2001:db8::/127",
+        "2001:db8::2/127",
+        "::/0",
+    ];
     const RANGES: [&str; 8] = ["1", "2", "3", "1-2", "2-3", "3-65535", "1-3", "1-65535"];
     let mut text = String::new();
     for _ in 0..rng.random_range(1..=most) {
-        text += "ip";
+        let (family, cidrs) =
+            [("", &[][..]), ("ip", &CIDRS), ("ip6", &CIDRS6)][rng.random_range(0..3)];
+        text += family;
         for (name, values) in
-            [("saddr", &CIDRS[..]), ("daddr", &CIDRS), ("sport", &RANGES), ("dport", &RANGES)]
+            [("saddr", cidrs), ("daddr", cidrs), ("sport", &RANGES), ("dport", &RANGES)]
         {
-            if rng.random_bool(0.4) {
+            if !values.is_empty() && rng.random_bool(0.4) {
                 let not = if rng.random_bool(0.3) { "!= " } else { "" };
                 let count = rng.random_range(1..=3);
                 let set: Vec<_> = (0..count).map(|_| *values.choose(rng).unwrap()).collect();
@@ -162,7 +170,12 @@ fn small_rules(rng: &mut StdRng, most: usize) -> String {
             }
         }
         text += [" tcp", " udp"][rng.random_range(0..2)];
-        text += " actions drop\n";
+        // An address to set is of a family too.
+        text += match (family, rng.random_range(0..10)) {
+            ("" | "ip", 0) => " actions dnat 10.0.0.9\n",
+            ("" | "ip6", 1) => " actions unfunnel tcp dnat 2001:db8::9\n",
+            _ => " actions drop\n",
+        };
     }
     text
 }
@@ -179,7 +192,7 @@ fn warnings_are_exact() {
         let mut winners = BTreeSet::new();
         for seen in &world {
             let rule = first_match(&compiled.ruleset, seen);
-            assert_eq!(find_rule(&compiled.tables, &seen.key()).map(|rule| rule as usize), rule);
+            assert_eq!(seen.look_up(&compiled.tables), rule);
             winners.extend(rule);
         }
         let losers: BTreeSet<_> =
@@ -216,26 +229,33 @@ fn measured(name: &str, text: &str) -> Result<Tables, Kind> {
     result
 }
 
-/// Every path through a trie is as long as its key and ends in a row, whose summary tells which
-/// words hold a bit. Nothing is there that no path leads to.
+/// Every path through a trie ends in a row, at its key's end or before, and is no longer than it
+/// need be. A row's summary tells which words hold a bit. Nothing is there that no path leads to.
 fn well_formed(tables: &Tables) {
     let Tables { roots: Roots { saddr, daddr, sport, dport }, nodes, rows, rules } = tables;
     assert!(rules.len() <= MAX_RULES && nodes.len() <= MAX_NODES && rows.len() <= MAX_ROWS);
-    let mut level: BTreeSet<u32> = [*saddr, *daddr].into();
-    let mut reached: BTreeSet<u32> = BTreeSet::new();
-    for depth in [4, 3, 2, 1] {
-        if depth == 2 {
-            level.extend(sport.iter().chain(dport));
+    let addresses = [saddr, daddr].into_iter().flat_map(|&[ip, ip6]| [(ip, 4), (ip6, 16)]);
+    let ports = sport.iter().chain(dport).map(|&root| (root, 2));
+    let mut left: Vec<(u32, usize)> = addresses.chain(ports).collect();
+    let (mut reached, mut ends) = (BTreeSet::new(), BTreeSet::new());
+    while let Some((next, bytes)) = left.pop() {
+        if is_row(next) {
+            ends.insert(next & !ROW);
+            continue;
         }
-        // No node is on two levels: an index would be read as another thing.
-        assert!(level.is_disjoint(&reached));
-        reached.extend(&level);
-        level = level.iter().flat_map(|&node| nodes[node as usize]).collect();
+        assert!(bytes > 0, "a node behind the key's last byte");
+        assert!(reached.insert(next), "two paths to node {next}");
+        let node = &nodes[next as usize];
+        assert!(
+            !(is_row(node[0]) && node.iter().all(|&n| n == node[0])),
+            "node {next} tells nothing"
+        );
+        left.extend(node.iter().map(|&next| (next, bytes - 1)));
     }
     assert_eq!(reached.len(), nodes.len());
-    assert_eq!(level.len(), rows.len());
+    assert_eq!(ends.len(), rows.len());
     let beyond = rules.len();
-    for Row { summary, words } in level.iter().map(|&row| &rows[row as usize]) {
+    for Row { summary, words } in ends.iter().map(|&row| &rows[row as usize]) {
         let holds = (0u32..).zip(words).filter(|&(_, &word)| word != 0);
         assert_eq!(*summary, holds.fold(0, |all, (number, _)| all | abi::bit(number)));
         let bits = (0u32..).zip(words).filter(|&(_, &word)| word != 0).last();
@@ -287,9 +307,9 @@ fn rulesets_of_the_largest_number_fit() {
     assert_eq!((tables.rules.len(), tables.rows.len()), (4096, 4096 + 1));
     assert!(tables.nodes.len() <= 2 * 4096 / 256 + 30, "{} nodes", tables.nodes.len());
 
-    let random = narrow(&mut random::rng(5), MAX_RULES, 2).to_string();
-    let tables = measured("random rules", &random).unwrap();
-    assert_eq!(tables.rules.len(), 4096);
+    let random = random::one_to_one(narrow(&mut random::rng(5), MAX_RULES, 2)).ruleset;
+    let tables = measured("random rules", &random.to_string()).unwrap();
+    assert!(tables.rules.len() > 3500, "{} rules", tables.rules.len());
 }
 
 /// Values, with commas between them.
@@ -343,6 +363,16 @@ fn what_does_not_fit_is_refused() {
     let scattered = list((0..9_000u32).map(|i| Ipv4Addr::from([(i / 256) as u8, i as u8, 1, 1])));
     let text = format!("ip saddr {{{scattered}}} tcp actions drop");
     let refused = measured("9,000 scattered addresses", &text);
+    assert!(matches!(refused, Err(Kind::TooComplex(MAX_NODES, _))), "{refused:?}");
+
+    // Sixteen nodes each, less those that addresses share.
+    let scattered = |count: u128| {
+        let address = |i: u128| Ipv6Addr::from_bits((i << 112) | (i << 40) | 1);
+        format!("ip6 saddr {{{}}} tcp actions drop", list((1..=count).map(address)))
+    };
+    let tables = measured("1,000 scattered IPv6 addresses", &scattered(1000)).unwrap();
+    assert!(tables.nodes.len() > 14 * 1000, "{} nodes", tables.nodes.len());
+    let refused = measured("1,200 scattered IPv6 addresses", &scattered(1200));
     assert!(matches!(refused, Err(Kind::TooComplex(MAX_NODES, _))), "{refused:?}");
 
     let tables = measured("15,000 rows", &gray_code(15_000)).unwrap();

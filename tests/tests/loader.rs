@@ -9,8 +9,12 @@ mod all_or_nothing;
 mod attach;
 #[path = "loader/clean.rs"]
 mod clean;
+#[path = "loader/icmp.rs"]
+mod icmp;
 #[path = "loader/net.rs"]
 mod net;
+#[path = "loader/offload.rs"]
+mod offload;
 #[path = "loader/privileges.rs"]
 mod privileges;
 #[path = "loader/refusals.rs"]

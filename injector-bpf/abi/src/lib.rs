@@ -14,7 +14,7 @@ pub mod wire;
 
 pub use lookup::{Key, Tables, bit, find_rule};
 pub use maps::{
-    Config, Counter, MAX_NODES, MAX_ROWS, MAX_RULES, NODE_ENTRIES, Node, NodeEntry, Reason, Roots,
-    Row, RuleAction, RuleEntry, SourceChunk, WORDS, action, flag, map_name, node_entries,
-    node_entry, port_root, program_name,
+    Config, Counter, Family, MAX_NODES, MAX_ROWS, MAX_RULES, NODE_ENTRIES, Node, NodeEntry, ROW,
+    Reason, Roots, Row, RuleAction, RuleEntry, SourceChunk, WORDS, action, flag, is_row, map_name,
+    node_entries, node_entry, port_root, program_name,
 };

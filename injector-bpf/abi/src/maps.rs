@@ -35,8 +35,7 @@ pub const fn program_name() -> &'static str {
     "sfunnel"
 }
 
-/// A node of a trie: what follows for each value of the next byte of the key. In the last byte's
-/// node these are indices of rows, in all others of nodes.
+/// A node of a trie: what follows for each value of the next byte of the key, see [`is_row`].
 pub type Node = [u32; 256];
 
 /// Entries of the `NODES` map that a node takes: two values of the byte share one.
@@ -85,20 +84,44 @@ pub struct Config {
     /// Largest IP packet in bytes that may leave through this hook; 0 where the program need not
     /// look, because the stack checks the MTU after it (ingress).
     pub mtu: u32,
+    /// What the rules do: a bit, `1 << action`, for each [`action`] of theirs. The map is frozen, so
+    /// the verifier knows what is not among them and need not look at it.
+    pub actions: u32,
+    /// What they do with packets that ICMP errors quote, likewise.
+    pub quoted_actions: u32,
 }
 
-/// Indices of the nodes that the axes' tries begin with.
+/// Where the axes' tries begin: see [`is_row`] for what the numbers mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Roots {
-    /// IPv4 source address: four bytes deep.
-    pub saddr: u32,
-    /// IPv4 destination address: four bytes deep.
-    pub daddr: u32,
-    /// Source port, one for each [`port_root`]: two bytes deep.
+    /// Source address, one for each [`Family`]: up to 4 or 16 bytes deep.
+    pub saddr: [u32; 2],
+    /// Destination address, likewise.
+    pub daddr: [u32; 2],
+    /// Source port, one for each [`port_root`]: up to two bytes deep.
     pub sport: [u32; 4],
     /// Destination port, likewise.
     pub dport: [u32; 4],
+}
+
+/// The family of addresses: index into [`Roots::saddr`] and [`Roots::daddr`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Family {
+    /// IPv4.
+    Ip = 0,
+    /// IPv6.
+    Ip6 = 1,
+}
+
+/// Set in a number that leads to a row; what is left is the row's index. Without it, the number is
+/// the index of a node. A trie ends as soon as all that is left of a key leads to one row.
+pub const ROW: u32 = 1 << 31;
+
+/// Whether `next`, out of a node or a root, is a row.
+pub const fn is_row(next: u32) -> bool {
+    next & ROW != 0
 }
 
 /// Which trie the ports of a packet are looked up in.
@@ -123,6 +146,8 @@ pub enum RuleAction {
     Unfunnel = action::UNFUNNEL,
     /// Set the destination address.
     Dnat = action::DNAT,
+    /// Translate ports in place.
+    Translate = action::TRANSLATE,
 }
 
 /// The values of [`RuleAction`] as the program reads them: a byte out of a map is no enum until it
@@ -138,6 +163,8 @@ pub mod action {
     pub const UNFUNNEL: u8 = 3;
     /// See [`RuleAction::Dnat`](super::RuleAction::Dnat).
     pub const DNAT: u8 = 4;
+    /// See [`RuleAction::Translate`](super::RuleAction::Translate).
+    pub const TRANSLATE: u8 = 5;
 }
 
 /// Bits of [`RuleEntry::flags`].
@@ -146,6 +173,8 @@ pub mod flag {
     pub const DNAT: u8 = 1;
     /// The rule matches a port: of a fragmented datagram it would see the first piece alone.
     pub const PORTS: u8 = 2;
+    /// The rule is for packets that ICMP errors quote, and for no others.
+    pub const QUOTES: u8 = 4;
 }
 
 /// One entry of the `RULES` map.
@@ -154,18 +183,25 @@ pub mod flag {
 pub struct RuleEntry {
     /// One of [`action`].
     pub action: u8,
-    /// IP protocol: the funnel header's for `funnel`, the inner one's for `unfunnel`.
+    /// IP protocol: the funnel header's for `funnel`, the inner one's for `unfunnel`, the packet's
+    /// own for [`RuleAction::Translate`].
     pub protocol: u8,
     /// Bits of [`flag`].
     pub flags: u8,
-    /// Zero.
-    pub reserved: u8,
-    /// Source port of the funnel header.
+    /// Flags of a TCP funnel header, as its byte 13 has them (RFC 9293, 3.1).
+    pub tcp_flags: u8,
+    /// Source port of the funnel header. For [`RuleAction::Translate`] what is added, modulo 2^16,
+    /// to the source port.
     pub sport: u16,
-    /// Destination port of the funnel header.
+    /// Destination port, likewise.
     pub dport: u16,
-    /// The new destination address, where [`flag::DNAT`] is set.
-    pub dnat: u32,
+    /// For `funnel` and `unfunnel`: the inner header's new source port; 0 leaves it.
+    pub inner_sport: u16,
+    /// The inner header's new destination port; 0 leaves it.
+    pub inner_dport: u16,
+    /// The new destination address in network byte order, where [`flag::DNAT`] is set. An IPv4
+    /// address is in the last four bytes.
+    pub dnat: [u32; 4],
 }
 
 /// Packets that a rule was carried out on, and their IP lengths as they arrived.
@@ -210,9 +246,8 @@ reasons! {
     /// The packet is to be segmented after this hook, or was merged before it (GSO, GRO), so that
     /// one header can't be added or removed. Passed untouched.
     Segmented = 3, "segmented";
-    /// With the funnel header it would exceed 65,535 bytes or the interface's MTU; or it is longer
-    /// than 10 KiB, as only the loopback carries them, and has no finished checksum. Passed
-    /// untouched.
+    /// With the funnel header it would exceed 65,535 bytes; or it is longer than 10 KiB, as only the
+    /// loopback carries them, and has no finished checksum. Passed untouched.
     NoRoom = 4, "no-room";
     /// An `unfunnel` rule matched what carries no funnel header. Passed untouched.
     NotFunnelled = 5, "not-funnelled";
@@ -226,13 +261,22 @@ reasons! {
     /// A UDP packet without a checksum, within which the kernel is yet to finish another one, as in
     /// a VXLAN or Geneve packet of this machine. Passed untouched.
     Unfinished = 9, "unfinished";
+    /// With the funnel header it would exceed the interface's MTU. Its sender got an ICMP error
+    /// that says how long a packet may be; the packet itself is gone.
+    TooBig = 10, "too-big";
+    /// IPv6 extension headers stand between the IPv6 header and what a rule could match. Passed
+    /// untouched.
+    ExtensionHeader = 11, "extension-header";
+    /// An ICMP error quotes a funnelled packet, but too little of it to tell what was in it, or
+    /// with objects behind it (RFC 4884). Passed untouched.
+    QuoteTooShort = 12, "quote-too-short";
 }
 
 const _: () = {
     assert!(size_of::<Node>() == 1024);
     assert!(size_of::<Row>() == 520);
-    assert!(size_of::<Config>() == 48);
-    assert!(size_of::<RuleEntry>() == 12);
+    assert!(size_of::<Config>() == 64);
+    assert!(size_of::<RuleEntry>() == 28);
     assert!(size_of::<Counter>() == 16);
     assert!(MAX_RULES == 64 * 64);
 };

@@ -1,12 +1,16 @@
 //! The funnel header on the wire, as the original sfunnel defined it.
 //!
-//! It stands between the IPv4 header and the packet's own TCP or UDP header. The inner checksum is
-//! kept as if both addresses were 0.0.0.0, so that NAT on the way need not be undone.
+//! It stands between the IP header and the packet's own TCP or UDP header. The inner checksum is
+//! kept as if both addresses were 0.0.0.0 (or ::), so that NAT on the way need not be undone.
 
 /// IP protocol number of TCP (IANA).
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP (IANA).
 pub const UDP: u8 = 17;
+/// IP protocol number of ICMP (IANA).
+pub const ICMP: u8 = 1;
+/// IP protocol number of ICMPv6 (IANA).
+pub const ICMPV6: u8 = 58;
 
 /// Bytes of a TCP header without options (RFC 9293, 3.1), and so of a TCP funnel header.
 pub const TCP_HEADER: u32 = 20;
@@ -17,9 +21,10 @@ pub const UDP_HEADER: u32 = 8;
 pub const SEQUENCE: u32 = 0xCAFE_BABE;
 /// Acknowledgement number of a TCP funnel header.
 pub const ACKNOWLEDGEMENT: u32 = 0xBABE_CAFE;
-/// Data offset of a TCP funnel header in 32-bit words, and its flags: SYN alone. As the two bytes
-/// at offset 12.
-pub const OFFSET_FLAGS: u16 = 0x5002;
+/// Data offset of a TCP funnel header, five 32-bit words, as its byte 12 has it.
+pub const DATA_OFFSET: u8 = 0x50;
+/// Flags of a TCP funnel header as its byte 13 has them, unless a rule says otherwise: SYN alone.
+pub const FLAGS: u8 = 0x02;
 /// Window of a TCP funnel header.
 pub const WINDOW: u16 = 1024;
 

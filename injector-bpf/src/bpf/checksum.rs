@@ -3,12 +3,20 @@
 //! The sum of 16-bit words does not care for the byte order as long as all words have the same
 //! (RFC 1071, 2.B): words are added as they lie in memory.
 
+use super::skb::Skb;
+
 /// A sum of 16-bit words, not yet folded.
 #[derive(Clone, Copy)]
 pub struct Sum(u64);
 
 impl Sum {
     pub const ZERO: Self = Self(0);
+
+    /// The sum of an address in network byte order.
+    #[inline(always)]
+    pub fn address(&[a, b, c, d]: &[u32; 4]) -> Self {
+        Self::ZERO.plus32(a).plus32(b).plus32(c).plus32(d)
+    }
 
     /// A sum as `bpf_csum_diff` gives it.
     #[inline(always)]
@@ -22,15 +30,11 @@ impl Sum {
         Self((!check).into())
     }
 
-    /// The pseudo-header of TCP and UDP over IPv4 (RFC 9293, 3.1; RFC 768). Addresses in network
-    /// byte order, `len` in host byte order: of the segment, header included.
+    /// The pseudo-header of TCP and UDP (RFC 9293, 3.1; RFC 768; RFC 8200, 8.1), and of ICMPv6.
+    /// `addresses` is the sum of both, `len` in host byte order: of the segment, header included.
     #[inline(always)]
-    pub fn pseudo_header(saddr: u32, daddr: u32, protocol: u8, len: u32) -> Self {
-        Self::ZERO
-            .plus32(saddr)
-            .plus32(daddr)
-            .plus(u16::from(protocol).to_be())
-            .plus((len as u16).to_be())
+    pub fn pseudo_header(addresses: Self, protocol: u8, len: u32) -> Self {
+        addresses.plus(u16::from(protocol).to_be()).plus((len as u16).to_be())
     }
 
     #[inline(always)]
@@ -57,7 +61,19 @@ impl Sum {
 
     #[inline(always)]
     pub fn add(self, other: Self) -> Self {
-        Self(self.0 + u64::from(other.fold()))
+        Self(self.0 + other.0)
+    }
+
+    /// No sum comes near 2^48, and 2^48 - 1 is 0 to the modulus of all of them, 2^16 - 1.
+    #[inline(always)]
+    pub fn subtract(self, other: Self) -> Self {
+        Self(self.0 + ((1 << 48) - 1 - other.0))
+    }
+
+    /// See [`Skb::forget`].
+    #[inline(always)]
+    pub fn forget(self, skb: &Skb) -> Self {
+        Self(skb.forget(self.fold().into()).into())
     }
 
     /// The sum in 16 bits.
@@ -67,7 +83,7 @@ impl Sum {
         sum = (sum >> 32) + (sum & 0xFFFF_FFFF);
         sum = (sum >> 16) + (sum & 0xFFFF);
         sum = (sum >> 16) + (sum & 0xFFFF);
-        sum = (sum >> 16) + (sum & 0xFFFF);
+        sum += sum >> 16;
         sum as u16
     }
 

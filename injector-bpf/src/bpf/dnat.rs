@@ -2,6 +2,8 @@
 
 use abi::{Reason, RuleEntry, flag, wire};
 
+use super::checksum::Sum;
+use super::ip::{self, Change};
 use super::packet::Packet;
 use super::skb::Skb;
 
@@ -15,22 +17,31 @@ pub fn dnat(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reason> 
     if packet.is_fragment() && rule.flags & flag::PORTS != 0 {
         return Err(Reason::Fragment);
     }
-    let protocol = packet.ip.protocol;
-    let daddr = rule.dnat.to_be();
-    if packet.has_l4_header() {
-        if packet.l4_len < wire::header_len(protocol) {
-            // The checksum is in another piece.
-            return Err(Reason::TooShort);
-        }
-        let at = packet.l4() + wire::checksum_offset(protocol);
-        skb.replace_pseudo_header(at, packet.ip.daddr, daddr, protocol == wire::UDP)?;
-    }
-    let mut ip = packet.ip;
-    // The length stays as it was written: that of merged packets may say 0.
-    ip.rewrite(protocol, ip.total_len(), daddr);
-    if skb.store(packet.l3, &ip).is_err() {
-        return Err(Reason::Dropped);
-    }
+    set_daddr(skb, packet, &rule.dnat)?;
     skb.set_hash_invalid();
     Ok(())
+}
+
+/// Sets the destination address, in network byte order.
+#[inline(always)]
+pub fn set_daddr(skb: &Skb, packet: &Packet, daddr: &[u32; 4]) -> Result<(), Reason> {
+    let protocol = packet.ip.protocol;
+    if packet.has_l4_header() {
+        // Else the checksum is in another piece.
+        let at = packet.checksum_at()?;
+        let check = skb.load::<u16>(at)?;
+        if check != 0 || protocol != wire::UDP {
+            let old = Sum::address(&packet.ip.addresses.daddr);
+            let new = Sum::address(daddr);
+            let check = if packet.is_pending(skb, at, check)? {
+                Sum::ZERO.plus(check).subtract(old).add(new).fold()
+            } else {
+                Sum::behind(check).subtract(old).add(new).checksum_of(protocol)
+            };
+            skb.store(at, &check)?;
+        }
+    }
+    // The length stays as it was written: that of merged packets may say 0.
+    let change = Change { protocol, growth: 0, daddr: Some(daddr) };
+    ip::change(skb, packet.ip.family, packet.ip.l3, &change).map_err(|_| Reason::Dropped)
 }

@@ -1,4 +1,4 @@
-//! Pushes a funnel header between the IPv4 header and the packet's own TCP or UDP header.
+//! Pushes a funnel header between the IP header and the packet's own TCP or UDP header.
 //!
 //! ```text
 //! before   [ip][options]                [l4 ...]
@@ -6,16 +6,20 @@
 //! after    [ip][options][funnel header] [l4 ...]
 //! ```
 //!
-//! The inner checksum is rewritten as if both addresses were 0.0.0.0. A segment with a right
+//! The inner checksum is rewritten as if both addresses were 0.0.0.0 (or ::). A segment with a right
 //! checksum then sums up to the complement of its pseudo-header, whatever it carries; so the funnel
 //! header's checksum follows from headers alone.
 
-use abi::{Config, Reason, RuleEntry, flag, wire};
+use abi::{Config, Reason, RuleEntry, wire};
 
 use super::checksum::Sum;
-use super::packet::{IPV4_HEADER, Packet, is_segment};
-use super::rewrite::rewrite;
+use super::ip::{self, Change};
+use super::mss::Clamp;
+use super::packet::{Packet, is_segment};
+use super::ports::Ports;
+use super::rewrite::{new_daddr, rewrite};
 use super::skb::{Done, MAX_SUM, Offset, Plain, Refused, Saved, Skb};
+use super::too_big;
 
 /// A funnel header that is TCP. Numbers in network byte order.
 #[derive(Clone, Copy)]
@@ -25,7 +29,8 @@ struct TcpFunnel {
     dport: u16,
     sequence: u32,
     acknowledgement: u32,
-    offset_flags: u16,
+    data_offset: u8,
+    flags: u8,
     window: u16,
     check: u16,
     urgent: u16,
@@ -58,67 +63,82 @@ pub fn funnel(skb: &Skb, packet: &Packet, rule: &RuleEntry, config: &Config) -> 
     if !is_segment(skb, packet.l4(), packet.ip.protocol, packet.l4_len)? {
         return Err(Reason::BadLength);
     }
+    let packet = skb.again(packet);
     let header_len = wire::header_len(rule.protocol);
     let total_len = packet.total_len() + header_len;
-    if total_len > u32::from(u16::MAX) || (config.mtu != 0 && total_len > config.mtu) {
+    // IPv6 does not count its own header.
+    if total_len - 40 * packet.ip.family > u32::from(u16::MAX) {
         return Err(Reason::NoRoom);
     }
+    if config.mtu != 0 && total_len > config.mtu {
+        too_big::answer(skb, packet, config, config.mtu - header_len)?;
+        return Err(Reason::TooBig);
+    }
 
-    let inner = Inner::look(skb, packet)?;
+    let clamp = Clamp::look(skb, packet, header_len)?;
+    let inner = Inner::look(skb, skb.again(packet), rule, clamp)?;
     rewrite(
         skb,
         packet,
-        |l3| {
+        |packet, l3| {
             if inner.pending {
                 make_room_unpending(skb, packet, l3, header_len)
             } else {
                 Ok(skb.adjust_room(header_len as i32)?)
             }
         },
-        |l3| write(skb, packet, rule, l3, header_len, &inner),
+        |packet, l3| write(skb, packet, rule, l3, header_len, &inner),
     )
 }
 
-/// What becomes of the packet's own checksum.
+/// What becomes of the packet's own header.
 struct Inner {
+    ports: Ports,
     /// The checksum over a pseudo-header with addresses of 0.
     check: u16,
     /// The kernel or the network card was to finish it.
     pending: bool,
+    clamp: Clamp,
 }
 
 impl Inner {
     #[inline(always)]
-    fn look(skb: &Skb, packet: &Packet) -> Result<Self, Reason> {
+    fn look(skb: &Skb, packet: &Packet, rule: &RuleEntry, clamp: Clamp) -> Result<Self, Reason> {
         let protocol = packet.ip.protocol;
-        let (saddr, daddr) = (packet.ip.saddr, packet.ip.daddr);
         let at = packet.l4() + wire::checksum_offset(protocol);
         let check = skb.load::<u16>(at)?;
 
-        // A pending checksum holds the pseudo-header's sum; of the finished ones, few do by chance.
-        let pseudo = Sum::pseudo_header(saddr, daddr, protocol, packet.l4_len);
-        let pending = check == pseudo.fold() && skb.is_checksum_pending(at, check)?;
-        let missing = check == 0 && skb.forget(protocol.into()) as u8 == wire::UDP;
-        if missing && skb.is_checksum_pending(at, check)? {
-            // Not this packet's, which has none; so another one's within.
-            return Err(Reason::Unfinished);
+        let missing = check == 0 && protocol == wire::UDP;
+        let mut pending = false;
+        if missing || check == packet.pseudo_header().fold() {
+            pending = skb.is_checksum_pending(at, check)?;
+            if pending && missing {
+                // Not this packet's, which has none; so another one's within.
+                return Err(Reason::Unfinished);
+            }
         }
         let needs_sum = skb.forget((pending | missing).into()) != 0;
         let pending = skb.forget(pending.into()) != 0;
-        let check = if needs_sum {
+        let packet = skb.again(packet);
+        let protocol = packet.ip.protocol;
+        let sum = if needs_sum {
             if packet.l4_len > MAX_SUM {
                 return Err(Reason::NoRoom);
             }
             // There is no checksum to derive the new one from. A router that sends flows without
             // checksums gets them here: behind a TCP header they can't be left out.
-            skb.sum(packet.l4(), packet.l4_len)?
-                .minus(check)
-                .add(Sum::pseudo_header(0, 0, protocol, packet.l4_len))
-                .checksum_of(protocol)
+            skb.sum(packet.l4(), packet.l4_len)?.minus(check).add(Sum::pseudo_header(
+                Sum::ZERO,
+                protocol,
+                packet.l4_len,
+            ))
         } else {
-            Sum::behind(check).minus32(saddr).minus32(daddr).checksum_of(protocol)
+            Sum::behind(check).subtract(packet.ip.addresses.sum())
         };
-        Ok(Self { check, pending })
+        let ports = packet.ip.ports.or(rule.inner_sport, rule.inner_dport);
+        let check =
+            sum.add(ports.instead_of(packet.ip.ports)).add(clamp.changed).checksum_of(protocol);
+        Ok(Self { ports, check, pending, clamp })
     }
 }
 
@@ -127,7 +147,7 @@ impl Inner {
 /// NAT further on would otherwise take the funnel header's checksum, which is finished, for a
 /// pending one and spoil it. No helper ends that state by name. But the kernel gives it up when the
 /// place where summing was to start has been pulled off the front (`skb_postpull_rcsum`, Linux
-/// commit 6ae459bdaaee). So as many bytes are cut out behind the IPv4 header as lie before that
+/// commit 6ae459bdaaee). So as many bytes are cut out behind the IP header as lie before that
 /// place, and two more; then they are put back together with the room. Kernels without commit
 /// 54c3f1a81421 look for that place before they pull; they look again when something is stored.
 #[inline(always)]
@@ -137,8 +157,8 @@ fn make_room_unpending(
     l3: Offset,
     header_len: u32,
 ) -> Result<(), Reason> {
-    let cut = l3.0 + packet.ip_len + 2;
-    let behind = l3 + IPV4_HEADER;
+    let cut = l3.0 + packet.ip.ip_len + 2;
+    let behind = l3 + packet.base_len();
     let len = skb.len();
     // A packet too short to lose that much is made longer for the time.
     let padded = behind.0 + cut > len;
@@ -151,14 +171,16 @@ fn make_room_unpending(
         Ok(saved)
     };
     let rest = |saved: Saved| -> Done {
-        skb.store(l3, &packet.ip)?;
+        // Any store will do.
+        let first = skb.load::<u32>(l3)?;
+        skb.store(l3, &first)?;
         skb.adjust_room((cut + header_len) as i32)?;
         skb.restore(behind + header_len, &saved)?;
         if padded {
             skb.change_len(len + header_len)?;
         }
         // If the state belongs to another checksum, within the payload, it is there still.
-        let at = l3 + packet.ip_len + header_len + wire::checksum_offset(packet.ip.protocol);
+        let at = l3 + packet.ip.ip_len + header_len + wire::checksum_offset(packet.ip.protocol);
         let check = skb.load::<u16>(at)?;
         match skb.is_checksum_pending(at, check) {
             Ok(false) => Ok(()),
@@ -183,21 +205,24 @@ fn write(
     // The room lies before the options; they go first.
     let options_len = packet.options_len();
     if options_len > 0 {
-        let options = skb.save(l3 + IPV4_HEADER + header_len, options_len)?;
-        skb.restore(l3 + IPV4_HEADER, &options)?;
+        let behind = l3 + packet.base_len();
+        let options = skb.save(behind + header_len, options_len)?;
+        skb.restore(behind, &options)?;
     }
-    let header_at = l3 + packet.ip_len;
+    let header_at = l3 + packet.ip.ip_len;
     let inner_at = header_at + header_len;
+    if rule.inner_sport | rule.inner_dport != 0 {
+        skb.store(inner_at, &inner.ports)?;
+    }
+    inner.clamp.store(skb, inner_at)?;
     skb.store(inner_at + wire::checksum_offset(packet.ip.protocol), &inner.check)?;
-
-    let mut ip = packet.ip;
-    let daddr = if rule.flags & flag::DNAT != 0 { rule.dnat.to_be() } else { ip.daddr };
-    ip.rewrite(rule.protocol, packet.total_len() + header_len, daddr);
-    skb.store(l3, &ip)?;
+    let (daddr, addresses) = new_daddr(packet, rule);
+    let change = Change { protocol: rule.protocol, growth: header_len as i32, daddr };
+    ip::change(skb, packet.ip.family, l3, &change)?;
 
     let l4_len = packet.l4_len + header_len;
-    let inner_sum = !Sum::pseudo_header(0, 0, packet.ip.protocol, packet.l4_len).fold();
-    let sum = Sum::pseudo_header(ip.saddr, daddr, rule.protocol, l4_len).plus(inner_sum);
+    let inner_sum = !Sum::pseudo_header(Sum::ZERO, packet.ip.protocol, packet.l4_len).fold();
+    let sum = Sum::pseudo_header(addresses, rule.protocol, l4_len).plus(inner_sum);
     let (sport, dport) = (rule.sport.to_be(), rule.dport.to_be());
     if rule.protocol == wire::UDP {
         let len = (l4_len as u16).to_be();
@@ -209,7 +234,8 @@ fn write(
             dport,
             sequence: wire::SEQUENCE.to_be(),
             acknowledgement: wire::ACKNOWLEDGEMENT.to_be(),
-            offset_flags: wire::OFFSET_FLAGS.to_be(),
+            data_offset: wire::DATA_OFFSET,
+            flags: rule.tcp_flags,
             window: wire::WINDOW.to_be(),
             check: 0,
             urgent: 0,
@@ -219,7 +245,7 @@ fn write(
             .plus(dport)
             .plus32(header.sequence)
             .plus32(header.acknowledgement)
-            .plus(header.offset_flags)
+            .plus(u16::from_ne_bytes([header.data_offset, header.flags]))
             .plus(header.window)
             .checksum();
         skb.store(header_at, &header)

@@ -20,12 +20,17 @@ impl Tables for MapTables<'_> {
     #[inline(always)]
     fn next(&self, index: u32, byte: u8) -> Option<u32> {
         let (entry, shift) = node_entry(index, byte);
-        Some((NODES.get(entry)? >> shift) as u32)
+        Some((self.skb.entry(&NODES, entry)? >> shift) as u32)
     }
 
     #[inline(always)]
     fn row(&self, index: u32) -> Option<&Row> {
-        ROWS.get(index)
+        self.skb.entry(&ROWS, index)
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: u32) -> u32 {
+        self.skb.forget(number)
     }
 
     #[inline(always)]

@@ -4,6 +4,9 @@ use abi::{Config, Counter, NodeEntry, Reason, Row, RuleEntry, SourceChunk};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 
+use super::ip::IpHeader;
+use super::packet::Packet;
+
 #[map]
 pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
@@ -19,16 +22,34 @@ pub static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL
 /// Never read here; it travels with the program so that `show` can tell what it does.
 #[map]
 pub static SOURCE: Array<SourceChunk> = Array::with_max_entries(1, 0);
-/// Room for packet bytes, too much for the 512 bytes of stack.
+/// What the program knows of the packet in hand.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Bytes that `bpf_csum_diff` takes in one call, at the most, in kernels before 6.14.
 pub const CHUNK: usize = 512;
 
-/// A chunk.
+/// Bytes of the longest header that is read or written in one piece.
+pub const HEADER: usize = 48;
+
+/// Working memory, this CPU's own, for one packet at a time.
+///
+/// Not on the stack, of which the verifier follows every slot: whichever way the program has come,
+/// of this memory it knows nothing, and so there is one way from there on. Nor does it put a fence
+/// behind each first write to it, as without CAP_PERFMON it does on the stack.
 #[repr(C, align(8))]
-pub struct Scratch([u8; CHUNK]);
+pub struct Scratch {
+    /// Index into another map.
+    pub key: u32,
+    /// What the packet is.
+    pub packet: Packet,
+    /// The IP header that it quotes, if it is an ICMP error.
+    pub quoted: IpHeader,
+    /// Between the packet and a variable.
+    pub header: [u64; HEADER / 8],
+    /// Bytes that are moved or summed up.
+    pub chunk: [u8; CHUNK],
+}
 
 /// Counts a packet that rule `number` was carried out on. `bytes` is its IP length on arrival.
 #[inline(always)]
@@ -42,10 +63,10 @@ pub fn count_rule(number: u32, bytes: u32) {
     }
 }
 
-/// Counts a packet that was not treated as its rule says.
+/// Counts a packet that was not treated as its rule says, for this [`Reason`].
 #[inline(always)]
-pub fn count_reason(reason: Reason) {
-    if let Some(counter) = REASONS.get_ptr_mut(reason as u32) {
+pub fn count_reason(reason: u32) {
+    if let Some(counter) = REASONS.get_ptr_mut(reason) {
         // SAFETY: as in `count_rule`.
         unsafe { *counter += 1 };
     }

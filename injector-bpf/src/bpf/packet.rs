@@ -1,163 +1,114 @@
-//! From a frame to a packet whose headers are all there and agree with each other.
+//! From an IP header to a packet whose headers are all there and agree with each other.
+
+use core::ptr;
 
 use abi::{Config, Key, Reason, port_root, wire};
 
 use super::checksum::Sum;
-use super::skb::{Offset, Plain, Skb};
-use super::vlan::{self, Tags};
+use super::icmp;
+use super::ip::{Addresses, FRAGMENT_OFFSET, IpHeader, MORE_FRAGMENTS, base_len};
+use super::ports::Ports;
+use super::skb::{Offset, Skb};
 
-/// EtherType of IPv4 (RFC 894), in network byte order.
-pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
-
-/// An IPv4 header without its options (RFC 791, 3.1). Numbers in network byte order.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Ipv4Header {
-    version_ihl: u8,
-    tos: u8,
-    total_len: u16,
-    id: u16,
-    fragment: u16,
-    ttl: u8,
-    pub protocol: u8,
-    check: u16,
-    pub saddr: u32,
-    pub daddr: u32,
-}
-
-/// Of the field for fragments, the offset (RFC 791, 3.1).
-const FRAGMENT_OFFSET: u16 = 0x1FFF;
-/// And the bit that more of them follow.
-const MORE_FRAGMENTS: u16 = 0x2000;
-
-/// Bytes of the header without options.
-pub const IPV4_HEADER: u32 = 20;
-
-/// Bytes of source and destination port, with which TCP and UDP headers begin.
+/// Bytes of source and destination port.
 const PORTS: u32 = 4;
 
-const _: () = assert!(size_of::<Ipv4Header>() == IPV4_HEADER as usize);
-
-// SAFETY: integers without padding.
-unsafe impl Plain for Ipv4Header {}
-
-impl Ipv4Header {
-    /// Bytes of header and payload, as the header says.
-    #[inline(always)]
-    pub fn total_len(&self) -> u32 {
-        u16::from_be(self.total_len).into()
-    }
-
-    /// Sets what a rule changes, and updates the checksum by the difference (RFC 1624): a header
-    /// that arrived broken leaves as broken.
-    #[inline(always)]
-    pub fn rewrite(&mut self, protocol: u8, total_len: u32, daddr: u32) {
-        let total_len = (total_len as u16).to_be();
-        self.check = Sum::behind(self.check)
-            .minus(self.total_len)
-            .plus(total_len)
-            .minus(u16::from(self.protocol).to_be())
-            .plus(u16::from(protocol).to_be())
-            .minus32(self.daddr)
-            .plus32(daddr)
-            .checksum();
-        self.protocol = protocol;
-        self.total_len = total_len;
-        self.daddr = daddr;
-    }
-}
-
-/// A TCP or UDP packet over IPv4, or a piece of one.
+/// A TCP or UDP packet, or a piece of one; or an ICMP error that quotes one.
 pub struct Packet {
-    /// VLAN tags in the frame.
-    pub tags: Tags,
-    /// Start of the IPv4 header.
-    pub l3: Offset,
-    pub ip: Ipv4Header,
-    /// Bytes of the IPv4 header, options included: 20 to 60.
-    pub ip_len: u32,
-    /// Bytes behind it: all of the TCP or UDP segment, or a piece.
+    /// Its IP header. Of an ICMP error, protocol, ports and addresses are those of the quoted
+    /// packet with its ends exchanged, as a packet of the other direction would have them.
+    pub ip: IpHeader,
+    /// Bytes behind the IP header: all of the TCP or UDP segment, or a piece; or the ICMP message.
     pub l4_len: u32,
-    /// Not 0: it is a piece of a fragmented datagram.
-    fragment: u32,
-    /// 1: it is a piece that is not the first, and has no TCP or UDP header. Else 0.
+    /// 1: it is a piece of a fragmented datagram that is not the first, and has no TCP or UDP
+    /// header. Else 0.
     headless: u32,
-    /// Source port in the upper half and destination port in the lower; 0 where there is no header.
-    ports: u32,
+    /// Bytes from the IP header to the quoted one; 0: this is no ICMP error.
+    pub quote: u32,
 }
 
 impl Packet {
-    /// `None`: it is neither TCP nor UDP over IPv4.
+    /// `false`: it is neither TCP nor UDP over IP, nor an error about such a packet.
     #[inline(always)]
-    pub fn parse(skb: &Skb, config: &Config) -> Result<Option<Self>, Reason> {
-        let Some((tags, l3)) = vlan::network_header(skb, config.link_header) else {
-            return Ok(None);
+    pub fn parse(&mut self, skb: &Skb, config: &Config) -> Result<bool, Reason> {
+        if !self.ip.read(skb, config.link_header)? {
+            return Ok(false);
+        }
+        let ip = &skb.again(self).ip;
+        let l4_len = if wire::has_ports(ip.protocol) {
+            l4_len(skb, ip)?
+        } else if icmp::is_icmp(ip) {
+            return icmp::parse(self, skb);
+        } else if icmp::hides_a_header(ip) {
+            return Err(Reason::ExtensionHeader);
+        } else {
+            return Ok(false);
         };
-        // However many tags there were, from here on it is one packet.
-        let (tags, l3) = (tags.forget(skb), Offset(skb.forget(l3.0)));
-        let Ok(mut ip) = skb.load::<Ipv4Header>(l3) else { return Err(Reason::TooShort) };
-        if !wire::has_ports(ip.protocol) {
-            return Ok(None);
-        }
-        ip.protocol = skb.forget(ip.protocol.into()) as u8;
-
-        let ip_len = u32::from(ip.version_ihl & 0xF) * 4;
-        let there = skb.len() - l3.0;
-        let total_len = skb.forget(match skb.forget(ip.total_len()) {
-            // Merged packets of more than 64 KiB say 0 (BIG TCP, Linux 6.3).
-            0 if skb.is_segmented() => there,
-            len => len,
-        });
-        if ip.version_ihl >> 4 != 4
-            || ip_len < IPV4_HEADER
-            || total_len < ip_len
-            || total_len > there
-        {
-            return Err(Reason::BadLength);
-        }
-
-        let fragment = u16::from_be(ip.fragment);
-        let (mut headless, mut ports) = (1, 0);
-        if skb.forget((fragment & FRAGMENT_OFFSET).into()) == 0 {
+        let mut headless = 1;
+        if ip.fragment & FRAGMENT_OFFSET == 0 {
             // The first piece of a datagram may end right behind the ports.
-            let enough = match fragment & MORE_FRAGMENTS {
+            let enough = match ip.fragment & MORE_FRAGMENTS {
                 0 => wire::header_len(ip.protocol),
                 _ => PORTS,
             };
-            if total_len - ip_len < enough {
+            if l4_len < enough {
                 return Err(Reason::TooShort);
             }
-            let Ok(loaded) = skb.load::<u32>(l3 + ip_len) else { return Err(Reason::TooShort) };
-            (headless, ports) = (0, u32::from_be(loaded));
+            headless = 0;
         }
-        Ok(Some(Self {
-            tags,
-            l3,
-            ip,
-            ip_len,
-            l4_len: total_len - ip_len,
-            fragment: skb.forget((fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS)).into()),
-            headless: skb.forget(headless),
-            ports: skb.forget(ports),
-        }))
+        if headless != 0 {
+            self.ip.ports = Ports::NONE;
+        }
+        (self.l4_len, self.headless, self.quote) = (l4_len, headless, 0);
+        Ok(true)
     }
 
-    /// Start of the TCP or UDP header.
+    /// Makes it an ICMP error of `l4_len` bytes that quotes `quoted`.
+    #[inline(always)]
+    pub fn set_quote(&mut self, l4_len: u32, quoted: &IpHeader) {
+        self.ip.addresses.set_exchanged(&quoted.addresses);
+        self.ip.protocol = quoted.protocol;
+        self.ip.ports = quoted.ports.exchanged();
+        self.ip.fragment = 0;
+        (self.l4_len, self.headless, self.quote) = (l4_len, 0, quoted.l3.0 - self.ip.l3.0);
+    }
+
+    /// What it is looked up by.
+    #[inline(always)]
+    pub fn key(&self) -> Key<'_> {
+        let Addresses { saddr, daddr } = &self.ip.addresses;
+        Key {
+            family: self.ip.family,
+            saddr: bytes(saddr),
+            daddr: bytes(daddr),
+            port_root: port_root(self.ip.protocol, self.headless),
+            sport: self.ip.ports.sport.to_ne_bytes(),
+            dport: self.ip.ports.dport.to_ne_bytes(),
+        }
+    }
+
+    /// Start of the TCP or UDP header, or of the ICMP message.
     #[inline(always)]
     pub fn l4(&self) -> Offset {
-        self.l3 + self.ip_len
+        self.ip.l3 + self.ip.ip_len
+    }
+
+    /// Bytes of the IP header without IPv4's options.
+    #[inline(always)]
+    pub fn base_len(&self) -> u32 {
+        base_len(self.ip.family)
     }
 
     /// Bytes of options in the IPv4 header: 0 to 40.
     #[inline(always)]
     pub fn options_len(&self) -> u32 {
-        self.ip_len - IPV4_HEADER
+        self.ip.ip_len - self.base_len()
     }
 
-    /// Bytes from the IPv4 header on.
+    /// Bytes from the IP header on.
     #[inline(always)]
     pub fn total_len(&self) -> u32 {
-        self.ip_len + self.l4_len
+        self.ip.ip_len + self.l4_len
     }
 
     /// It has a TCP or UDP header.
@@ -169,19 +120,13 @@ impl Packet {
     /// It is a piece of a fragmented datagram.
     #[inline(always)]
     pub fn is_fragment(&self) -> bool {
-        self.fragment != 0
+        self.ip.fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) != 0
     }
 
-    /// What it is looked up by.
+    /// Sum of the pseudo-header of its TCP or UDP segment.
     #[inline(always)]
-    pub fn key(&self) -> Key {
-        Key {
-            saddr: u32::from_be(self.ip.saddr),
-            daddr: u32::from_be(self.ip.daddr),
-            port_root: port_root(self.ip.protocol, self.headless),
-            sport: (self.ports >> 16) as u16,
-            dport: self.ports as u16,
-        }
+    pub fn pseudo_header(&self) -> Sum {
+        Sum::pseudo_header(self.ip.addresses.sum(), self.ip.protocol, self.l4_len)
     }
 
     /// Only whole packets, one by one, can get a header or lose one.
@@ -195,12 +140,60 @@ impl Packet {
         }
         Ok(())
     }
+
+    /// Place of the checksum in its TCP or UDP header, if all of that header is in this packet.
+    #[inline(always)]
+    pub fn checksum_at(&self) -> Result<Offset, Reason> {
+        if self.l4_len < wire::header_len(self.ip.protocol) {
+            return Err(Reason::TooShort);
+        }
+        Ok(self.l4() + wire::checksum_offset(self.ip.protocol))
+    }
+
+    /// Whether its TCP or UDP checksum, `check` at `at`, is yet to be finished by the kernel or the
+    /// network card.
+    #[inline(always)]
+    pub fn is_pending(&self, skb: &Skb, at: Offset, check: u16) -> Result<bool, Reason> {
+        // What is to be segmented is to be summed up as well.
+        if skb.is_segmented() {
+            return Ok(true);
+        }
+        // A pending checksum holds the pseudo-header's sum; of the finished ones, few do by chance.
+        Ok(check == self.pseudo_header().fold() && skb.is_checksum_pending(at, check)?)
+    }
+}
+
+/// An address as its bytes.
+#[inline(always)]
+fn bytes(address: &[u32; 4]) -> &[u8; 16] {
+    // SAFETY: 16 bytes, and any of them is a u8.
+    unsafe { &*ptr::from_ref(address).cast() }
+}
+
+/// Bytes behind the header `ip` of the frame in hand.
+#[inline(always)]
+pub fn l4_len(skb: &Skb, ip: &IpHeader) -> Result<u32, Reason> {
+    let there = skb.len() - ip.l3.0;
+    let total_len = match ip.total_len {
+        // Merged packets of more than 64 KiB say 0 (BIG TCP, Linux 6.3).
+        0 if skb.is_segmented() => there,
+        len => len,
+    };
+    let version = 4 + 2 * ip.family;
+    if ip.version != version
+        || ip.ip_len < base_len(ip.family)
+        || total_len < ip.ip_len
+        || total_len > there
+    {
+        return Err(Reason::BadLength);
+    }
+    Ok(total_len - ip.ip_len)
 }
 
 /// Whether the TCP or UDP header at `l4` describes a segment of `len` bytes.
 #[inline(always)]
 pub fn is_segment(skb: &Skb, l4: Offset, protocol: u8, len: u32) -> Result<bool, Reason> {
-    if skb.forget(protocol.into()) as u8 == wire::UDP {
+    if protocol == wire::UDP {
         let said = u16::from_be(skb.load::<u16>(l4 + 4)?);
         return Ok(u32::from(said) == len);
     }

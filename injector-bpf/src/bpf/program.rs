@@ -1,14 +1,13 @@
 //! The entry: parse, look up, act, count.
 
-use abi::{Reason, action, find_rule};
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use abi::{Reason, action, find_rule, flag};
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use super::lookup::MapTables;
-use super::packet::Packet;
 use super::skb::Skb;
-use super::{dnat, funnel, maps, unfunnel};
+use super::{dnat, funnel, maps, quote, translate, unfunnel};
 
 /// Dual, so that the kernel allows GPL-only helpers.
 #[unsafe(link_section = "license")]
@@ -17,46 +16,69 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// The classifier. Its name is `abi::program_name()`.
 #[classifier]
+#[inline(always)]
 pub fn sfunnel(ctx: TcContext) -> i32 {
-    match try_sfunnel(Skb::new(&ctx)) {
+    let Some(skb) = Skb::new(&ctx) else { return TC_ACT_UNSPEC };
+    match try_sfunnel(&skb) {
         Ok(verdict) => verdict,
         Err(reason) => {
-            maps::count_reason(reason);
-            match reason {
-                Reason::Dropped => TC_ACT_SHOT,
-                _ => TC_ACT_UNSPEC,
+            // Here all failures come together.
+            let number = skb.forget(reason as u32);
+            maps::count_reason(number);
+            if number == Reason::Dropped as u32 {
+                TC_ACT_SHOT
+            } else if number == Reason::TooBig as u32 {
+                // To the interface that was named with the answer.
+                TC_ACT_REDIRECT
+            } else {
+                TC_ACT_UNSPEC
             }
         }
     }
 }
 
 #[inline(always)]
-fn try_sfunnel(skb: Skb) -> Result<i32, Reason> {
+fn try_sfunnel(skb: &Skb) -> Result<i32, Reason> {
     // Other filters on the hook go on with a packet that is none of ours.
     let Some(config) = maps::CONFIG.get(0) else { return Ok(TC_ACT_UNSPEC) };
-    let Some(packet) = Packet::parse(&skb, config)? else { return Ok(TC_ACT_UNSPEC) };
-    let Some(number) = find_rule(&MapTables { config, skb: &skb }, &packet.key()) else {
+    let packet = skb.packet();
+    if !packet.parse(skb, config)? {
+        return Ok(TC_ACT_UNSPEC);
+    }
+    let packet = skb.again(packet);
+    let Some(number) = find_rule(&MapTables { config, skb }, &packet.key()) else {
         return Ok(TC_ACT_UNSPEC);
     };
     let number = skb.forget(number);
-    let Some(rule) = maps::RULES.get(number) else { return Ok(TC_ACT_UNSPEC) };
+    let Some(rule) = skb.entry(&maps::RULES, number) else { return Ok(TC_ACT_UNSPEC) };
 
-    let verdict = match rule.action {
-        action::ACCEPT => TC_ACT_OK,
-        action::DROP => TC_ACT_SHOT,
-        action::FUNNEL => {
-            funnel::funnel(&skb, &packet, rule, config)?;
-            TC_ACT_OK
+    let quotes = rule.flags & flag::QUOTES != 0;
+    let is = |action: u8| rule.action == action && config.actions >> action & 1 != 0;
+    let verdict = if packet.quote != 0 {
+        if !quote::undo(skb, packet, rule, config)? {
+            return Ok(TC_ACT_UNSPEC);
         }
-        action::UNFUNNEL => {
-            unfunnel::unfunnel(&skb, &packet, rule)?;
-            TC_ACT_OK
-        }
-        action::DNAT => {
-            dnat::dnat(&skb, &packet, rule)?;
-            TC_ACT_OK
-        }
-        _ => return Ok(TC_ACT_UNSPEC),
+        TC_ACT_OK
+    } else if quotes {
+        return Ok(TC_ACT_UNSPEC);
+    } else if is(action::ACCEPT) {
+        TC_ACT_OK
+    } else if is(action::DROP) {
+        TC_ACT_SHOT
+    } else if is(action::FUNNEL) {
+        funnel::funnel(skb, packet, rule, config)?;
+        TC_ACT_OK
+    } else if is(action::UNFUNNEL) {
+        unfunnel::unfunnel(skb, packet, rule)?;
+        TC_ACT_OK
+    } else if is(action::DNAT) {
+        dnat::dnat(skb, packet, rule)?;
+        TC_ACT_OK
+    } else if is(action::TRANSLATE) {
+        translate::translate(skb, packet, rule)?;
+        TC_ACT_OK
+    } else {
+        return Ok(TC_ACT_UNSPEC);
     };
     maps::count_rule(number, packet.total_len());
     Ok(verdict)

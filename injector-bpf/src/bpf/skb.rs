@@ -1,20 +1,23 @@
 //! The kernel's packet buffer, by offsets from the start of the frame.
 
 use core::ffi::c_void;
-use core::mem::MaybeUninit;
 use core::ops::Add;
 use core::ptr;
 
 use abi::Reason;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_NET,
+    __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_RECOMPUTE_CSUM,
+    bpf_adj_room_mode::{BPF_ADJ_ROOM_MAC, BPF_ADJ_ROOM_NET},
 };
 use aya_ebpf::helpers::generated as helpers;
+use aya_ebpf::maps::Array;
 use aya_ebpf::programs::TcContext;
 
 use super::checksum::Sum;
-use super::maps::{CHUNK, SCRATCH, Scratch};
+use super::ip::IpHeader;
+use super::linear::Linear;
+use super::maps::{CHUNK, HEADER, SCRATCH, Scratch};
+use super::packet::Packet;
 
 /// Bytes that are summed up of one packet, at the most: more than any network card sends in one
 /// frame. Each chunk of them costs time whenever the verifier looks at the program.
@@ -58,26 +61,81 @@ pub unsafe trait Plain: Copy {}
 unsafe impl Plain for u16 {}
 // SAFETY: integers.
 unsafe impl Plain for u32 {}
+// SAFETY: by the contract of T.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 /// The packet in hand.
-pub struct Skb(*mut __sk_buff);
+pub struct Skb {
+    ctx: *mut __sk_buff,
+    scratch: *mut Scratch,
+}
 
 impl Skb {
     #[inline(always)]
-    pub fn new(ctx: &TcContext) -> Self {
-        Self(ctx.skb.skb)
+    pub fn new(ctx: &TcContext) -> Option<Self> {
+        Some(Self { ctx: ctx.skb.skb, scratch: SCRATCH.get_ptr_mut(0)? })
     }
 
     #[inline(always)]
     fn ctx(&self) -> &__sk_buff {
         // SAFETY: the kernel hands the program a valid context.
-        unsafe { &*self.0 }
+        unsafe { &*self.ctx }
+    }
+
+    /// Entry `index` of `map`.
+    #[inline(always)]
+    pub fn entry<T>(&self, map: &'static Array<T>, index: u32) -> Option<&'static T> {
+        // SAFETY: an `Array` is its definition. The map's values are valid for T, and stay.
+        unsafe {
+            let key = &raw mut (*self.scratch).key;
+            key.write(index);
+            let map = ptr::from_ref(map).cast_mut().cast();
+            helpers::bpf_map_lookup_elem(map, key.cast_const().cast()).cast::<T>().as_ref()
+        }
+    }
+
+    /// Where the packet is described: see [`Scratch`].
+    #[inline(always)]
+    pub fn packet(&self) -> &mut Packet {
+        // SAFETY: within the scratch, and asked for once.
+        unsafe { &mut (*self.scratch).packet }
+    }
+
+    /// Where the header that an ICMP error quotes is described.
+    #[inline(always)]
+    pub fn quoted(&self) -> &mut IpHeader {
+        // SAFETY: as above.
+        unsafe { &mut (*self.scratch).quoted }
+    }
+
+    /// The same thing, but every field read anew: what the program has learnt of one, each way
+    /// something else, is forgotten, and the ways join.
+    #[inline(always)]
+    pub fn again<'a, T>(&self, kept: &'a T) -> &'a T {
+        let mut kept = ptr::from_ref(kept);
+        // SAFETY: no instruction at all, so the pointer is what it was.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) kept, options(nostack));
+            &*kept
+        }
     }
 
     /// Bytes in the frame.
     #[inline(always)]
     pub fn len(&self) -> u32 {
         self.ctx().len
+    }
+
+    /// The frame's first `LEN` bytes, if the kernel holds them in one piece.
+    #[inline(always)]
+    pub fn linear<const LEN: usize>(&self) -> Option<Linear<LEN>> {
+        Linear::new(self.ctx().data as usize, self.ctx().data_end as usize)
+    }
+
+    /// Number of the interface.
+    #[inline(always)]
+    pub fn interface(&self) -> u32 {
+        self.ctx().ifindex
     }
 
     /// The EtherType of the packet as the kernel sees it: below the tag that it holds apart from
@@ -122,26 +180,60 @@ impl Skb {
 
     #[inline(always)]
     pub fn load<T: Plain>(&self, at: Offset) -> Done<T> {
-        let mut value = MaybeUninit::<T>::uninit();
+        let value = self.header::<T>();
         // SAFETY: the helper writes all of `value` or fails; T takes any bytes.
         unsafe {
-            let rc = helpers::bpf_skb_load_bytes(
-                self.0.cast(),
-                at.0,
-                value.as_mut_ptr().cast(),
-                size_of::<T>() as u32,
-            );
-            done(rc)?;
-            Ok(value.assume_init())
+            let len = size_of::<T>() as u32;
+            done(helpers::bpf_skb_load_bytes(self.ctx.cast(), at.0, value.cast(), len))?;
+            Ok(value.read())
         }
+    }
+
+    /// Reads what `to` points to from the frame: for what would take the way over the stack.
+    #[inline(always)]
+    pub fn load_to<T: Plain>(&self, at: Offset, to: &mut T) -> Done {
+        let (to, len) = (ptr::from_mut(to), size_of::<T>() as u32);
+        // SAFETY: the helper writes all of it or zeros; T takes any bytes.
+        done(unsafe { helpers::bpf_skb_load_bytes(self.ctx.cast(), at.0, to.cast(), len) })
     }
 
     /// Writes `value`, and keeps the sum that the network card may have delivered right.
     #[inline(always)]
     pub fn store<T: Plain>(&self, at: Offset, value: &T) -> Done {
-        let from = ptr::from_ref(value).cast();
+        self.store_with(at, value, BPF_F_RECOMPUTE_CSUM)
+    }
+
+    /// Writes what `from` points to, which is in a map, as [`Skb::store`] does.
+    #[inline(always)]
+    pub fn store_from<T: Plain>(&self, at: Offset, from: &T) -> Done {
+        let (from, len) = (ptr::from_ref(from).cast(), size_of::<T>() as u32);
         // SAFETY: a T has its size in bytes.
-        unsafe { self.store_bytes(at, from, size_of::<T>() as u32, BPF_F_RECOMPUTE_CSUM) }
+        unsafe { self.store_bytes(at, from, len, BPF_F_RECOMPUTE_CSUM) }
+    }
+
+    /// Writes `value` where a checksum within the packet has been updated for it: then the sum over
+    /// both, which the network card may have delivered, is as before.
+    #[inline(always)]
+    pub fn store_summed<T: Plain>(&self, at: Offset, value: &T) -> Done {
+        self.store_with(at, value, 0)
+    }
+
+    #[inline(always)]
+    fn store_with<T: Plain>(&self, at: Offset, value: &T, flags: u32) -> Done {
+        let from = self.header::<T>();
+        // SAFETY: a T fits, and has its size in bytes.
+        unsafe {
+            from.write(*value);
+            self.store_bytes(at, from.cast_const().cast(), size_of::<T>() as u32, flags)
+        }
+    }
+
+    /// Where a T stands on its way.
+    #[inline(always)]
+    fn header<T: Plain>(&self) -> *mut T {
+        const { assert!(size_of::<T>() <= HEADER && align_of::<T>() <= 8) };
+        // SAFETY: within the scratch.
+        unsafe { (&raw mut (*self.scratch).header).cast() }
     }
 
     /// # Safety
@@ -150,19 +242,19 @@ impl Skb {
     #[inline(always)]
     unsafe fn store_bytes(&self, at: Offset, from: *const c_void, len: u32, flags: u32) -> Done {
         // SAFETY: by the contract.
-        done(unsafe { helpers::bpf_skb_store_bytes(self.0, at.0, from, len, flags.into()) })
+        done(unsafe { helpers::bpf_skb_store_bytes(self.ctx, at.0, from, len, flags.into()) })
     }
 
     /// Copies `len` bytes to the scratch. The verifier wants to see that they fit.
     #[inline(always)]
     pub fn save(&self, at: Offset, len: u32) -> Done<Saved> {
-        let scratch = SCRATCH.get_ptr_mut(0).ok_or(Refused)?;
         let len = bounded(len)?;
+        let chunk = self.chunk();
         // SAFETY: `bounded` keeps `len` within the scratch.
         done(unsafe {
-            helpers::bpf_skb_load_bytes(self.0.cast(), at.0, scratch.cast(), len as u32)
+            helpers::bpf_skb_load_bytes(self.ctx.cast(), at.0, chunk.cast(), len as u32)
         })?;
-        Ok(Saved { scratch, len: len as u32 })
+        Ok(Saved { len: len as u32 })
     }
 
     /// Writes back what was saved last.
@@ -170,15 +262,12 @@ impl Skb {
     pub fn restore(&self, at: Offset, saved: &Saved) -> Done {
         let len = bounded(saved.len)? as u32;
         // SAFETY: `bounded` keeps `len` within the scratch.
-        unsafe {
-            self.store_bytes(at, saved.scratch.cast_const().cast(), len, BPF_F_RECOMPUTE_CSUM)
-        }
+        unsafe { self.store_bytes(at, self.chunk().cast_const().cast(), len, BPF_F_RECOMPUTE_CSUM) }
     }
 
     /// Sum of `len` bytes from `at`: at least four, at most [`MAX_SUM`].
     #[inline(always)]
     pub fn sum(&self, at: Offset, len: u32) -> Done<Sum> {
-        let scratch = SCRATCH.get_ptr_mut(0).ok_or(Refused)?;
         let end = at + len;
         let (mut at, mut left, mut sum) = (at, visible(len), 0);
         if left > u64::from(MAX_SUM) {
@@ -199,8 +288,8 @@ impl Skb {
                     if left < CHUNK as u64 {
                         break 'chunks;
                     }
-                    // SAFETY: the scratch has the length of a chunk.
-                    sum = unsafe { sum_scratch(self, at, CHUNK as u64, scratch, sum)? };
+                    // SAFETY: a chunk.
+                    sum = unsafe { self.sum_chunk(at, CHUNK as u64, sum)? };
                     at = at + CHUNK as u32;
                     left -= CHUNK as u64;
                 })
@@ -214,7 +303,7 @@ impl Skb {
         let words = left & !3;
         if words > 0 {
             // SAFETY: less than a chunk.
-            sum = unsafe { sum_scratch(self, at, words, scratch, sum)? };
+            sum = unsafe { self.sum_chunk(at, words, sum)? };
         }
         // Up to three bytes are left. They end the packet's last four, of which those before them
         // are shifted out; what is shifted in takes the place of the bytes that a word lacks (RFC
@@ -225,49 +314,92 @@ impl Skb {
         Ok(sum)
     }
 
-    /// Makes the frame longer or shorter right behind the 20 bytes of an IPv4 header's fixed part.
+    /// Sum of `len` bytes from `at`: a multiple of four, at most a chunk.
+    #[inline(always)]
+    pub fn sum_header(&self, at: Offset, len: u32) -> Done<Sum> {
+        let len = bounded(len)?;
+        // SAFETY: by the contract, and `bounded` keeps it within a chunk.
+        unsafe { self.sum_chunk(at, len, 0).map(Sum::from_words) }
+    }
+
+    /// Adds `len` bytes of the packet to `sum`.
+    ///
+    /// # Safety
+    ///
+    /// `len` is a multiple of four and at most a chunk.
+    #[inline(always)]
+    unsafe fn sum_chunk(&self, at: Offset, len: u64, sum: u32) -> Done<u32> {
+        let (len, chunk) = (len as u32, self.chunk());
+        // SAFETY: by the contract.
+        let sum = unsafe {
+            done(helpers::bpf_skb_load_bytes(self.ctx.cast(), at.0, chunk.cast(), len))?;
+            helpers::bpf_csum_diff(ptr::null_mut(), 0, chunk.cast(), len, sum)
+        };
+        if sum < 0 { Err(Refused) } else { Ok(sum as u32) }
+    }
+
+    #[inline(always)]
+    fn chunk(&self) -> *mut [u8; CHUNK] {
+        // SAFETY: within the scratch.
+        unsafe { &raw mut (*self.scratch).chunk }
+    }
+
+    /// Makes the frame longer or shorter right behind an IP header, in front of IPv4's options.
     #[inline(always)]
     pub fn adjust_room(&self, bytes: i32) -> Done {
         // SAFETY: the context is valid.
-        done(unsafe { helpers::bpf_skb_adjust_room(self.0, bytes, BPF_ADJ_ROOM_NET, 0) })
+        done(unsafe { helpers::bpf_skb_adjust_room(self.ctx, bytes, BPF_ADJ_ROOM_NET, 0) })
+    }
+
+    /// Makes the frame longer in front of its IP header.
+    #[inline(always)]
+    pub fn make_room_for_ip(&self, bytes: u32) -> Done {
+        // SAFETY: the context is valid.
+        done(unsafe { helpers::bpf_skb_adjust_room(self.ctx, bytes as i32, BPF_ADJ_ROOM_MAC, 0) })
+    }
+
+    /// Has the frame received by `interface`, once the program returns `TC_ACT_REDIRECT`.
+    #[inline(always)]
+    pub fn redirect_to_ingress(&self, interface: u32) {
+        // SAFETY: only notes where to. For an interface that is there it can't fail.
+        unsafe { helpers::bpf_redirect(interface, BPF_F_INGRESS.into()) };
     }
 
     /// Makes the frame `len` bytes long, at its end.
     #[inline(always)]
     pub fn change_len(&self, len: u32) -> Done {
         // SAFETY: the context is valid.
-        done(unsafe { helpers::bpf_skb_change_tail(self.0, len, 0) })
+        done(unsafe { helpers::bpf_skb_change_tail(self.ctx, len, 0) })
     }
 
     /// Removes the outermost VLAN tag. The next one in the frame, if any, is then held apart.
     #[inline(always)]
     pub fn vlan_pop(&self) -> Done {
         // SAFETY: the context is valid.
-        done(unsafe { helpers::bpf_skb_vlan_pop(self.0) })
+        done(unsafe { helpers::bpf_skb_vlan_pop(self.ctx) })
     }
 
     /// Adds a VLAN tag outside all others.
     #[inline(always)]
     pub fn vlan_push(&self, tpid: u16, tci: u16) -> Done {
         // SAFETY: the context is valid.
-        done(unsafe { helpers::bpf_skb_vlan_push(self.0, tpid, tci) })
+        done(unsafe { helpers::bpf_skb_vlan_push(self.ctx, tpid, tci) })
     }
 
     /// The packet belongs to another flow now.
     #[inline(always)]
     pub fn set_hash_invalid(&self) {
         // SAFETY: the context is valid.
-        unsafe { helpers::bpf_set_hash_invalid(self.0) };
+        unsafe { helpers::bpf_set_hash_invalid(self.ctx) };
     }
 
-    /// Replaces four bytes of the pseudo-header in the TCP or UDP checksum at `at`, whichever form
-    /// that checksum has. A UDP checksum of 0 stays (it says that there is none).
+    /// Replaces four bytes of a TCP or UDP segment in its checksum at `at`, whichever form that has.
+    /// The bytes themselves are to be stored by [`Skb::store_summed`].
     #[inline(always)]
-    pub fn replace_pseudo_header(&self, at: Offset, old: u32, new: u32, udp: bool) -> Done {
-        let mangled = if udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
-        let flags = 4 | u64::from(BPF_F_PSEUDO_HDR) | mangled;
+    pub fn replace_in_checksum(&self, at: Offset, old: u32, new: u32, udp: bool) -> Done {
+        let flags = 4 | if udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
         // SAFETY: the context is valid.
-        done(unsafe { helpers::bpf_l4_csum_replace(self.0, at.0, old.into(), new.into(), flags) })
+        done(unsafe { helpers::bpf_l4_csum_replace(self.ctx, at.0, old.into(), new.into(), flags) })
     }
 
     /// Whether the checksum at `at`, which reads `check`, is yet to be finished by the kernel or
@@ -279,14 +411,13 @@ impl Skb {
     #[inline(always)]
     pub fn is_checksum_pending(&self, at: Offset, check: u16) -> Result<bool, Reason> {
         // SAFETY: the context is valid.
-        done(unsafe { helpers::bpf_l4_csum_replace(self.0, at.0, 0, 1, 2) })?;
+        done(unsafe { helpers::bpf_l4_csum_replace(self.ctx, at.0, 0, 1, 2) })?;
         let pending = || -> Done<bool> {
             if self.load::<u16>(at)? == check {
                 return Ok(true);
             }
             // Without BPF_F_RECOMPUTE_CSUM: the helper above did not touch the card's sum either.
-            // SAFETY: a u16 has two bytes.
-            unsafe { self.store_bytes(at, ptr::from_ref(&check).cast(), 2, 0)? };
+            self.store_summed(at, &check)?;
             Ok(false)
         };
         pending().map_err(|Refused| Reason::Dropped)
@@ -295,30 +426,7 @@ impl Skb {
 
 /// Bytes that were copied to the scratch; the next use of it overwrites them.
 pub struct Saved {
-    scratch: *mut Scratch,
     len: u32,
-}
-
-/// Adds `len` bytes of the packet to `sum`, through the scratch.
-///
-/// # Safety
-///
-/// `len` is a multiple of four and at most a chunk, which `scratch` points to.
-#[inline(always)]
-unsafe fn sum_scratch(
-    skb: &Skb,
-    at: Offset,
-    len: u64,
-    scratch: *mut Scratch,
-    sum: u32,
-) -> Done<u32> {
-    let len = len as u32;
-    // SAFETY: by the contract.
-    let sum = unsafe {
-        done(helpers::bpf_skb_load_bytes(skb.0.cast(), at.0, scratch.cast(), len))?;
-        helpers::bpf_csum_diff(ptr::null_mut(), 0, scratch.cast(), len, sum)
-    };
-    if sum < 0 { Err(Refused) } else { Ok(sum as u32) }
 }
 
 #[inline(always)]

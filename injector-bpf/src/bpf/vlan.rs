@@ -7,7 +7,7 @@
 
 use abi::Reason;
 
-use super::packet::ETHERTYPE_IPV4;
+use super::ip::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use super::skb::{Done, Offset, Plain, Skb};
 
 /// TPIDs of customer and service tags, in network byte order.
@@ -38,11 +38,8 @@ pub struct Tags {
 }
 
 impl Tags {
-    /// See [`Skb::forget`].
-    #[inline(always)]
-    pub fn forget(self, skb: &Skb) -> Self {
-        Self { count: skb.forget(self.count), outermost: skb.forget(self.outermost) }
-    }
+    /// None in the frame.
+    pub const NONE: Self = Self { count: 0, outermost: 0 };
 
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
@@ -50,22 +47,22 @@ impl Tags {
     }
 }
 
-/// The tags in the frame and where the IPv4 header behind them starts. `None`: there is no IPv4
-/// header.
+/// Which IP header stands behind the tags in the frame, the tags, and where the header starts.
+/// `None`: there is no IP header.
 #[inline(always)]
-pub fn network_header(skb: &Skb, link_header: u32) -> Option<(Tags, Offset)> {
-    let mut tags = Tags { count: 0, outermost: 0 };
+pub fn network_header(skb: &Skb, link_header: u32) -> Option<(u16, Tags, Offset)> {
+    let mut tags = Tags::NONE;
     let mut l3 = Offset(link_header);
-    if link_header == 0 {
-        return (skb.protocol() == ETHERTYPE_IPV4).then_some((tags, l3));
-    }
-    let mut ethertype = skb.load::<u16>(Offset(link_header - 2)).ok()?;
+    let mut ethertype = match link_header {
+        0 => skb.protocol(),
+        _ => skb.load::<u16>(Offset(link_header - 2)).ok()?,
+    };
     // Behind more tags than two, nobody expects a rule to look.
     for _ in 0..3 {
-        if ethertype == ETHERTYPE_IPV4 {
-            return Some((tags, l3));
+        if ethertype == ETHERTYPE_IPV4 || ethertype == ETHERTYPE_IPV6 {
+            return Some((ethertype, tags, l3));
         }
-        if ethertype != TPID_C && ethertype != TPID_S {
+        if link_header == 0 || (ethertype != TPID_C && ethertype != TPID_S) {
             return None;
         }
         let tag = skb.load::<Tag>(l3).ok()?;
@@ -79,36 +76,35 @@ pub fn network_header(skb: &Skb, link_header: u32) -> Option<(Tags, Offset)> {
     None
 }
 
-/// The tag that has been taken off.
-pub struct Lifted(Option<(u16, u16)>);
+/// The tag that has been taken off: TPID, or 0 if there was none, and TCI.
+pub struct Lifted(u32, u32);
 
 /// Takes the outermost tag off if there are any in the frame, so that none is left in it.
 ///
-/// Returns the tag and the IPv4 header's new place.
+/// Returns the tag and the IP header's new place.
 #[inline(always)]
 pub fn lift(skb: &Skb, tags: Tags, l3: Offset) -> Result<(Lifted, Offset), Reason> {
-    if tags.count == 0 {
-        return Ok((Lifted(None), l3));
+    let (mut tpid, mut tci, mut l3) = (0, 0, l3);
+    if tags.count != 0 {
+        if tags.count > 1 || skb.has_vlan_tag_apart() {
+            return Err(Reason::VlanDepth);
+        }
+        (tpid, tci) = (tags.outermost >> 16, tags.outermost & 0xFFFF);
+        // The kernel takes off what it believes to be in the frame.
+        if u32::from(skb.protocol()) != tpid {
+            return Err(Reason::HelperError);
+        }
+        skb.vlan_pop()?;
+        l3 = Offset(l3.0 - TAG);
     }
-    if tags.count > 1 || skb.has_vlan_tag_apart() {
-        return Err(Reason::VlanDepth);
-    }
-    let (tpid, tci) = ((tags.outermost >> 16) as u16, tags.outermost as u16);
-    // The kernel takes off what it believes to be in the frame.
-    if skb.protocol() != tpid {
-        return Err(Reason::HelperError);
-    }
-    skb.vlan_pop()?;
-    Ok((Lifted(Some((tpid, tci))), Offset(l3.0 - TAG)))
+    Ok((Lifted(skb.forget(tpid), skb.forget(tci)), Offset(skb.forget(l3.0))))
 }
 
 impl Lifted {
     /// Puts the tag back.
     #[inline(always)]
     pub fn put_back(self, skb: &Skb) -> Done {
-        match self.0 {
-            Some((tpid, tci)) => skb.vlan_push(tpid, tci),
-            None => Ok(()),
-        }
+        let Self(tpid, tci) = self;
+        if tpid == 0 { Ok(()) } else { skb.vlan_push(tpid as u16, tci as u16) }
     }
 }

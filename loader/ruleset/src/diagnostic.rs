@@ -5,7 +5,9 @@
 
 use std::fmt;
 
+use crate::ast::{Family, PortRange, Protocol, Verb};
 use crate::lexer::Span;
+use crate::print::keyword;
 
 /// Whether the ruleset is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +35,6 @@ pub enum Kind {
     UnexpectedCharacter(char),
     /// A word that is no match, and the match that it resembles.
     UnknownMatch(String, Option<&'static str>),
-    /// `ip6`.
-    Ip6,
     /// A port or an address where a match should stand.
     ValueWithoutMatch(String),
     /// An action before `actions`.
@@ -47,12 +47,14 @@ pub enum Kind {
     MatchTwice(&'static str),
     /// `tcp` and `udp`.
     BothProtocols,
+    /// `ip` and `ip6`.
+    BothFamilies,
     /// A port without a protocol.
     PortWithoutProtocol(&'static str),
     /// Neither `tcp` nor `udp`.
     ProtocolMissing,
-    /// An address without `ip`.
-    IpMissing(&'static str),
+    /// An address without the word for its family.
+    IpMissing(&'static str, Family),
     /// A keyword without what has to follow it.
     ValueMissing(&'static str, &'static str),
     /// A word where `tcp` or `udp` should stand.
@@ -63,12 +65,12 @@ pub enum Kind {
     PortZero,
     /// A range that ends before it starts.
     RangeReversed(u16, u16),
-    /// Neither an address nor a CIDR.
-    BadAddress(String),
-    /// An IPv6 address.
-    Ip6Address(String),
-    /// A prefix length that IPv4 does not have.
-    BadPrefix(String),
+    /// Neither an address nor a CIDR, of the rule's family if it has one.
+    BadAddress(String, Option<Family>),
+    /// An address in a rule for the other family, which is this one.
+    WrongFamily(String, Family),
+    /// A prefix length that the family does not have.
+    BadPrefix(String, Family),
     /// `{ }`.
     EmptySet,
     /// A set without `}`.
@@ -85,8 +87,30 @@ pub enum Kind {
     MatchAfterActions(&'static str),
     /// `funnel` without one of its ports.
     FunnelPortMissing(&'static str),
-    /// A range, a set or `!=` for a funnel's port.
+    /// A set or `!=` for a funnel's port.
     FunnelOnePort(&'static str),
+    /// A range, a set or `!=` for a port behind `inner`.
+    InnerOnePort(&'static str),
+    /// `inner` before both of the funnel's own ports.
+    InnerFirst,
+    /// `flags` or `inner` behind `unfunnel`.
+    NotOfUnfunnel(&'static str),
+    /// `flags` behind `funnel udp`.
+    FlagsOfUdp,
+    /// A word that is no TCP flag, and the flag that it resembles.
+    UnknownFlag(String, Option<&'static str>),
+    /// What belongs to a header, with ports in place.
+    NoHeader(&'static str),
+    /// One of two ports in place.
+    InPlacePortMissing(&'static str),
+    /// Ports in place, with this protocol in a rule for that one.
+    InPlaceProtocol(Verb, Protocol, Protocol),
+    /// Ports in place where the rule matches not exactly one range of them.
+    InPlaceMatch(&'static str),
+    /// Ports in place where the second range is not as long as the first, which is matched.
+    InPlaceSize(&'static str, PortRange, PortRange),
+    /// Two rules in place make one flow of two. The first stands in this line.
+    Collision(usize),
     /// Anything but one address behind `dnat`.
     DnatOneAddress,
     /// Two actions that exclude each other.
@@ -99,6 +123,8 @@ pub enum Kind {
     Shadowed,
     /// A match that no packet satisfies.
     NeverMatches,
+    /// Ports translated back, whoever the packet is from.
+    Strangers,
 }
 
 const ACTIONS_ARE: &str = "actions are `accept`, `drop`, `funnel`, `unfunnel` and `dnat`";
@@ -110,7 +136,7 @@ impl Kind {
     /// Whether it refuses the ruleset.
     pub const fn level(&self) -> Level {
         match self {
-            Self::Shadowed | Self::NeverMatches => Level::Warning,
+            Self::Shadowed | Self::NeverMatches | Self::Strangers => Level::Warning,
             _ => Level::Error,
         }
     }
@@ -129,16 +155,16 @@ impl Kind {
             Self::UnknownMatch(word, meant) => {
                 format!("unknown match `{}`{}", shorten(word), did_you_mean(*meant))
             }
-            Self::Ip6 => "IPv6 is not supported".into(),
             Self::ValueWithoutMatch(word) => format!("`{}` belongs to no match", shorten(word)),
             Self::ActionsMissingBefore(action) => format!("`actions` is missing before `{action}`"),
             Self::ActionsMissing => "the rule ends without `actions`".into(),
             Self::ActionsTwice => "`actions` is given twice".into(),
             Self::MatchTwice(name) | Self::ActionTwice(name) => format!("`{name}` is given twice"),
             Self::BothProtocols => "`tcp` and `udp` in one rule".into(),
+            Self::BothFamilies => "`ip` and `ip6` in one rule".into(),
             Self::PortWithoutProtocol(name) => format!("`{name}` needs `tcp` or `udp`"),
             Self::ProtocolMissing => "the rule names no protocol".into(),
-            Self::IpMissing(name) => format!("`{name}` needs `ip`"),
+            Self::IpMissing(name, family) => format!("`{name}` needs `{}`", keyword(*family)),
             Self::ValueMissing(name, what) => format!("`{name}` needs {what}"),
             Self::NotAProtocol(word) => format!("`{}` is neither `tcp` nor `udp`", shorten(word)),
             Self::BadPort(word) => format!("`{}` is not a port", shorten(word)),
@@ -146,10 +172,18 @@ impl Kind {
             Self::RangeReversed(first, last) => {
                 format!("the range {first}-{last} ends before it starts")
             }
-            Self::BadAddress(word) => format!("`{}` is not an IPv4 address or CIDR", shorten(word)),
-            Self::Ip6Address(word) => format!("`{}` is an IPv6 address", shorten(word)),
-            Self::BadPrefix(prefix) => {
-                format!("`/{}` is not an IPv4 prefix length", shorten(prefix))
+            Self::BadAddress(word, None) => {
+                format!("`{}` is not an address or CIDR", shorten(word))
+            }
+            Self::BadAddress(word, Some(family)) => {
+                format!("`{}` is not an {} address or CIDR", shorten(word), name(*family))
+            }
+            Self::WrongFamily(word, family) => {
+                let (own, other) = (name(*family), name(other(*family)));
+                format!("`{}` is an {other} address in a rule for {own}", shorten(word))
+            }
+            Self::BadPrefix(prefix, family) => {
+                format!("`/{}` is not an {} prefix length", shorten(prefix), name(*family))
             }
             Self::EmptySet => "the set is empty".into(),
             Self::SetNotClosed => "the set has no `}`".into(),
@@ -161,12 +195,44 @@ impl Kind {
             }
             Self::MatchAfterActions(name) => format!("`{name}` stands after `actions`"),
             Self::FunnelPortMissing(name) => format!("`funnel` needs `{name}`"),
-            Self::FunnelOnePort(name) => format!("`{name}` of `funnel` takes exactly one port"),
-            Self::DnatOneAddress => "`dnat` takes exactly one IPv4 address".into(),
+            Self::FunnelOnePort(name) => {
+                format!("`{name}` behind `actions` takes one port, or one range")
+            }
+            Self::InnerOnePort(name) => format!("`{name}` behind `inner` takes exactly one port"),
+            Self::InnerFirst => "`inner` stands before the funnel's own ports".into(),
+            Self::NotOfUnfunnel(name) => format!("`{name}` does not belong to `unfunnel`"),
+            Self::FlagsOfUdp => "`flags` does not belong to `funnel udp`".into(),
+            Self::UnknownFlag(word, meant) => {
+                format!("unknown TCP flag `{}`{}", shorten(word), did_you_mean(*meant))
+            }
+            Self::NoHeader(word) => {
+                format!("`{word}` is for a header, and with a range of ports there is none")
+            }
+            Self::InPlacePortMissing(name) => {
+                format!("ports are translated in place, but `{name}` is missing")
+            }
+            Self::InPlaceProtocol(verb, protocol, matched) => {
+                format!("`{} {protocol}` in place, in a rule for {matched}", verb.name())
+            }
+            Self::InPlaceMatch(name) => {
+                format!(
+                    "ports are translated in place, but the rule does not match one range of `{name}`"
+                )
+            }
+            Self::InPlaceSize(name, matched, becomes) => {
+                format!("{} ports of `{name}` can't become {}", matched.size(), becomes.size())
+            }
+            Self::Collision(line) => {
+                format!(
+                    "two flows would become one: what comes out here also comes out of line {line}"
+                )
+            }
+            Self::DnatOneAddress => "`dnat` takes exactly one address".into(),
             Self::Contradiction(first, second) => format!("`{first}` and `{second}` in one rule"),
             Self::DnatFirst(name) => format!("`dnat` stands before `{name}`"),
             Self::Shadowed => "the rule can never match: earlier rules take all of it".into(),
             Self::NeverMatches => "the rule can never match: its `!=` excludes every packet".into(),
+            Self::Strangers => "ports are translated back for packets from anywhere".into(),
         }
     }
 
@@ -197,10 +263,15 @@ impl Kind {
             Self::UnexpectedCharacter(_) => "outside comments there are only words, numbers, \
                 addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII"
                 .into(),
-            Self::UnknownMatch(..) => "matches are `ip`, `tcp`, `udp`, and followed by a value \
+            Self::UnknownMatch(..) => {
+                "matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value \
                 `saddr`, `daddr`, `sport`, `dport`; then comes `actions`"
-                .into(),
-            Self::Ip6 | Self::Ip6Address(_) => "rules and the funnel are for IPv4 alone".into(),
+                    .into()
+            }
+            Self::WrongFamily(_, family) => {
+                let (own, other) = (keyword(*family), keyword(other(*family)));
+                format!("a rule for `{own}` has no addresses of `{other}`; write a rule for each")
+            }
             Self::ValueWithoutMatch(_) => {
                 "a port follows `sport` or `dport`, an address `saddr` or `daddr`; \
                  several are written `dport { 80, 443 }` or `dport 1024-2047`"
@@ -216,18 +287,22 @@ impl Kind {
             Self::MatchTwice(_) | Self::ActionTwice(_) => {
                 "remove one of them, or start a new rule".into()
             }
-            Self::BothProtocols => "no packet is both; write a rule for each".into(),
+            Self::BothProtocols | Self::BothFamilies => {
+                "no packet is both; write a rule for each".into()
+            }
             Self::PortWithoutProtocol(name) => {
                 format!("write `tcp {name} ...` or `udp {name} ...`")
             }
             Self::ProtocolMissing => "add `tcp` or `udp`".into(),
-            Self::IpMissing(name) => format!("write `ip {name} ...`"),
+            Self::IpMissing(name, family) => format!("write `{} {name} ...`", keyword(*family)),
             Self::ValueMissing(name @ ("saddr" | "daddr" | "dnat"), _) => {
                 format!("such as `{name} 10.0.0.1`")
             }
             Self::ValueMissing(name @ ("funnel" | "unfunnel"), _) => {
                 format!("such as `{name} tcp`")
             }
+            Self::ValueMissing("flags", _) => "such as `flags ack`".into(),
+            Self::ValueMissing("inner", _) => "such as `inner sport 2055`".into(),
             Self::ValueMissing(name, _) => format!("such as `{name} 80`"),
             Self::NotAProtocol(_) => {
                 "write `funnel tcp` or `unfunnel udp`, in lower case, and ports behind it".into()
@@ -239,9 +314,15 @@ impl Kind {
                 a match that is left out holds for every port"
                 .into(),
             Self::RangeReversed(first, last) => format!("write `{last}-{first}`"),
-            Self::BadAddress(_) => "such as `10.0.0.1` or `10.0.0.0/8`".into(),
-            Self::BadPrefix(_) => {
+            Self::BadAddress(_, Some(Family::Ip6)) => {
+                "such as `2001:db8::1` or `2001:db8::/32`".into()
+            }
+            Self::BadAddress(..) => "such as `10.0.0.1` or `10.0.0.0/8`".into(),
+            Self::BadPrefix(_, Family::Ip) => {
                 "write a number from 0 to 32, as in `10.0.0.0/8`, or a netmask".into()
+            }
+            Self::BadPrefix(_, Family::Ip6) => {
+                "write a number from 0 to 128, as in `2001:db8::/32`".into()
             }
             Self::EmptySet => "name a value, or leave the match out".into(),
             Self::SetNotClosed => "a set ends in the rule it began in: `{ 80, 443 }`".into(),
@@ -253,9 +334,51 @@ impl Kind {
             Self::Misplaced(_) => "braces hold a set behind a match: `dport { 80, 443 }`".into(),
             Self::ActionMissing | Self::UnknownAction(..) => ACTIONS_ARE.into(),
             Self::MatchAfterActions(_) => "matches come before `actions`".into(),
-            Self::FunnelPortMissing(_) | Self::FunnelOnePort(_) => {
+            Self::FunnelPortMissing(_) => {
                 "the new header needs one port each: `funnel tcp dport 80 sport 540`".into()
             }
+            Self::FunnelOnePort(_) => {
+                "single ports are a header's, `funnel tcp dport 80 sport 540`; \
+                ranges translate in place, `funnel tcp dport 80 sport 1024-29255`"
+                    .into()
+            }
+            Self::InnerOnePort(_) => "such as `inner sport 2055`".into(),
+            Self::InnerFirst => "write `funnel tcp dport 80 sport 540 inner sport 2055`: \
+                ports behind `inner` are those of the packet's own header"
+                .into(),
+            Self::NotOfUnfunnel("inner") => "the ports of `unfunnel` are the inner ones already: \
+                `unfunnel tcp dport 9090`"
+                .into(),
+            Self::NotOfUnfunnel(_) => {
+                "they are those of the header that `funnel tcp` pushes".into()
+            }
+            Self::FlagsOfUdp => "a UDP header has no flags".into(),
+            Self::UnknownFlag(..) => {
+                format!("flags are `{}`", crate::ast::TcpFlags::NAMES.join("`, `"))
+            }
+            Self::NoHeader(_) => "write one port each, such as `sport 540`, to push or remove a \
+                header; a range, even `540-540`, is translated in place"
+                .into(),
+            Self::InPlacePortMissing(_) => {
+                "a range needs both: `funnel tcp dport 80 sport 1024-29255`".into()
+            }
+            Self::InPlaceProtocol(..) => "a range of ports is translated without a header, so the \
+                protocol stays; single ports mean a header, which may be of another one"
+                .into(),
+            Self::InPlaceMatch(_) => "match one range each, without `!=`: `tcp dport 8080 \
+                sport 32768-60999 actions funnel tcp dport 80 sport 1024-29255`"
+                .into(),
+            Self::InPlaceSize(name, matched, becomes) => {
+                let last = becomes.first.checked_add(matched.size() - 1);
+                let right = last.map_or_else(
+                    || "a range of the same size".into(),
+                    |last| format!("`{name} {}-{last}`", becomes.first),
+                );
+                format!("each port becomes one other: write {right}")
+            }
+            Self::Collision(_) => "give the two rules source ranges that don't overlap behind \
+                `actions`, or addresses that differ"
+                .into(),
             Self::DnatOneAddress => "such as `dnat 10.0.0.1`".into(),
             Self::Contradiction("funnel" | "unfunnel", "funnel" | "unfunnel") => {
                 "a rule pushes a header or removes one".into()
@@ -266,7 +389,25 @@ impl Kind {
             Self::DnatFirst(name) => format!("write `{name} ... dnat ADDRESS`"),
             Self::Shadowed => "the first match wins: move the rule up, or remove it".into(),
             Self::NeverMatches => "narrow what `!=` excludes, or remove the rule".into(),
+            Self::Strangers => "a stranger with a source port of that range would reach the wrong \
+                port; match the `saddr` of clients that are known"
+                .into(),
         }
+    }
+}
+
+/// What people call `family`.
+const fn name(family: Family) -> &'static str {
+    match family {
+        Family::Ip => "IPv4",
+        Family::Ip6 => "IPv6",
+    }
+}
+
+const fn other(family: Family) -> Family {
+    match family {
+        Family::Ip => Family::Ip6,
+        Family::Ip6 => Family::Ip,
     }
 }
 
@@ -308,7 +449,7 @@ impl Diagnostic {
         let excerpt = Excerpt::new(text, &span);
         Self {
             kind,
-            line: before.matches('\n').count() + 1,
+            line: line(text, span.start),
             column: text[line_start..span.start].chars().count() + 1,
             excerpt: excerpt.text,
             indent: excerpt.indent,
@@ -350,6 +491,11 @@ impl fmt::Display for Diagnostic {
         }
         write!(f, "  help: {}", self.kind.help())
     }
+}
+
+/// The line that byte `at` of `text` is in, counted from 1.
+pub(crate) fn line(text: &str, at: usize) -> usize {
+    text[..at].matches('\n').count() + 1
 }
 
 /// The part of a rule that is shown.

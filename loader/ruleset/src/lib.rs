@@ -10,17 +10,25 @@
 #![forbid(unsafe_code)]
 
 pub mod ast;
+mod axes;
 mod diagnostic;
+mod entry;
 mod interfaces;
 mod lexer;
 mod parser;
+mod print;
+mod quotes;
 mod shadow;
 mod tables;
+mod translation;
+
+use diagnostic::line;
 
 pub use ast::Ruleset;
 pub use diagnostic::{Diagnostic, Kind, Level};
 pub use interfaces::{InterfaceError, parse_interfaces};
 pub use parser::parse;
+pub use quotes::quotes;
 pub use tables::Tables;
 
 /// Bytes of a ruleset, at the most: all annotations of an object together may have no more
@@ -49,16 +57,26 @@ pub struct Compiled {
 /// The first mistake, with its place in the text.
 pub fn compile(text: &str) -> Result<Compiled, Diagnostic> {
     let parsed = parse(text)?;
-    let axes: Vec<_> = parsed.ruleset.rules.iter().map(tables::rule_axes).collect();
-    let tables = Tables::build(&parsed.ruleset, &axes).map_err(|kind| {
+    let rules = &parsed.ruleset.rules;
+    let axes: Vec<_> = rules.iter().map(axes::rule_axes).collect();
+    let too_complex = |kind| {
         // No rule alone is to blame; the largest one is the first to look at.
         let sizes = axes.iter().map(|axes| axes.iter().map(Vec::len).sum::<usize>());
         let largest = sizes.zip(&parsed.rules).max_by_key(|&(size, _)| size);
         Diagnostic::new(kind, text, largest.map_or(0..0, |(_, span)| span.clone()))
-    })?;
-    let warnings = shadow::find(&axes)
+    };
+    if let Some((first, second)) = translation::collision(rules, &axes).map_err(too_complex)? {
+        let kind = Kind::Collision(line(text, parsed.rules[first].start));
+        return Err(Diagnostic::new(kind, text, parsed.actions[second].clone()));
+    }
+    let tables = Tables::build(&parsed.ruleset, &axes).map_err(too_complex)?;
+    let strangers = rules.iter().enumerate().filter(|(_, rule)| translation::takes_strangers(rule));
+    let mut warnings = shadow::find(&axes);
+    warnings.extend(strangers.map(|(number, _)| (number, Kind::Strangers)));
+    warnings.sort_by_key(|&(number, _)| number);
+    let warnings = warnings
         .into_iter()
-        .map(|(rule, kind)| Diagnostic::new(kind, text, parsed.rules[rule].clone()))
+        .map(|(number, kind)| Diagnostic::new(kind, text, parsed.rules[number].clone()))
         .collect();
     Ok(Compiled { ruleset: parsed.ruleset, tables, warnings })
 }

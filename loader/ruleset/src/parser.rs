@@ -1,14 +1,17 @@
 //! Tokens to AST, by recursive descent. The first mistake ends it.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+mod funnel;
+mod value;
+mod words;
+
+use std::net::IpAddr;
 
 use crate::MAX_TEXT;
-use crate::ast::{Action, Cidr, Match, Matches, Port, PortRange, Protocol, Rule, Ruleset};
+use crate::ast::{Action, Cidr, Family, Match, Matches, PortRange, Protocol, Rule, Ruleset, Verb};
 use crate::diagnostic::{Diagnostic, Kind};
 use crate::lexer::{Span, Token, lex};
-
-const MATCHES: [&str; 7] = ["ip", "saddr", "daddr", "tcp", "udp", "sport", "dport"];
-const ACTIONS: [&str; 5] = ["accept", "drop", "funnel", "unfunnel", "dnat"];
+use value::{address, cidr, port_range};
+use words::{ACTIONS, is_keyword, not_a_match, not_an_action, symbol};
 
 /// A ruleset and where its rules stand in the text.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub struct Parsed {
     pub ruleset: Ruleset,
     /// For each rule its first to its last word.
     pub rules: Vec<Span>,
+    /// For each rule what stands behind `actions`.
+    pub actions: Vec<Span>,
 }
 
 /// Parses the text of a ruleset.
@@ -36,7 +41,8 @@ fn parse_at(text: &str) -> Result<Parsed, Error> {
         return Err((Kind::TooLong(MAX_TEXT), end..end));
     }
     let tokens = lex(text)?;
-    let mut parsed = Parsed { ruleset: Ruleset { rules: Vec::new() }, rules: Vec::new() };
+    let ruleset = Ruleset { rules: Vec::new() };
+    let mut parsed = Parsed { ruleset, rules: Vec::new(), actions: Vec::new() };
     for rule in tokens.split_inclusive(|(token, _)| *token == Token::End) {
         let [words @ .., (_, end)] = rule else { continue };
         let (Some((_, first)), Some((_, last))) = (words.first(), words.last()) else { continue };
@@ -45,8 +51,11 @@ fn parse_at(text: &str) -> Result<Parsed, Error> {
         }
         // A missing word is shown right behind the last one, not behind a comment.
         let end = last.end.min(end.start);
-        parsed.ruleset.rules.push(Parser { tokens: words, end: end..end }.rule()?);
+        let family = family(words);
+        let (rule, action) = Parser { tokens: words, end: end..end, family }.rule()?;
+        parsed.ruleset.rules.push(rule);
         parsed.rules.push(first.start..last.end);
+        parsed.actions.push(action..last.end);
     }
     if parsed.rules.is_empty() {
         return Err((Kind::Empty, 0..0));
@@ -54,11 +63,22 @@ fn parse_at(text: &str) -> Result<Parsed, Error> {
     Ok(parsed)
 }
 
+/// The family that a rule names, which may stand behind its addresses.
+fn family(words: &[(Token<'_>, Span)]) -> Option<Family> {
+    words.iter().find_map(|(token, _)| match token {
+        Token::Word("ip") => Some(Family::Ip),
+        Token::Word("ip6") => Some(Family::Ip6),
+        _ => None,
+    })
+}
+
 /// Reads one rule. Holds what is left of it.
 struct Parser<'a> {
     tokens: &'a [(Token<'a>, Span)],
     /// The place right behind the rule.
     end: Span,
+    /// What its addresses have to be of.
+    family: Option<Family>,
 }
 
 /// A match as it was written, and where its name stands.
@@ -83,17 +103,22 @@ impl<'a> Parser<'a> {
         found
     }
 
-    fn rule(mut self) -> Result<Rule, Error> {
-        Ok(Rule { matches: self.matches()?, action: self.action()? })
+    /// The rule, and where its action begins.
+    fn rule(mut self) -> Result<(Rule, usize), Error> {
+        let matches = self.matches()?;
+        let start = self.peek().1.start;
+        let action = self.action(&matches)?;
+        Ok((Rule { matches, action }, start))
     }
 
     /// Everything up to `actions`, and that word.
     fn matches(&mut self) -> Result<Matches, Error> {
         let start = self.peek().1;
-        let mut ip = false;
-        let mut protocol = None;
+        let (mut named, mut protocol) = (None, None);
         let (mut saddr, mut daddr): (Placed<Cidr>, Placed<Cidr>) = (None, None);
         let (mut sport, mut dport): (Placed<PortRange>, Placed<PortRange>) = (None, None);
+        let family = self.family;
+        let network = |word: &str, span| cidr(word, span, family);
         let end = loop {
             let (token, span) = self.next();
             let word = match token {
@@ -103,20 +128,20 @@ impl<'a> Parser<'a> {
             };
             match word {
                 "actions" => break span,
-                "ip" if ip => return Err((Kind::MatchTwice("ip"), span)),
-                "ip" => ip = true,
-                "tcp" => set_protocol(&mut protocol, Protocol::Tcp, span)?,
-                "udp" => set_protocol(&mut protocol, Protocol::Udp, span)?,
-                "saddr" => self.values(&mut saddr, "saddr", span, cidr)?,
-                "daddr" => self.values(&mut daddr, "daddr", span, cidr)?,
+                "ip" => set_once(&mut named, Family::Ip, "ip", Kind::BothFamilies, span)?,
+                "ip6" => set_once(&mut named, Family::Ip6, "ip6", Kind::BothFamilies, span)?,
+                "tcp" => set_once(&mut protocol, Protocol::Tcp, "tcp", Kind::BothProtocols, span)?,
+                "udp" => set_once(&mut protocol, Protocol::Udp, "udp", Kind::BothProtocols, span)?,
+                "saddr" => self.values(&mut saddr, "saddr", span, network)?,
+                "daddr" => self.values(&mut daddr, "daddr", span, network)?,
                 "sport" => self.values(&mut sport, "sport", span, port_range)?,
                 "dport" => self.values(&mut dport, "dport", span, port_range)?,
                 other => return Err((not_a_match(other), span)),
             }
         };
-        for (name, address) in [("saddr", &saddr), ("daddr", &daddr)] {
-            if let (false, Some((_, span))) = (ip, address) {
-                return Err((Kind::IpMissing(name), span.clone()));
+        for (name, addresses) in [("saddr", &saddr), ("daddr", &daddr)] {
+            if let (None, Some((Match { values, .. }, span))) = (family, addresses) {
+                return Err((Kind::IpMissing(name, values[0].family()), span.clone()));
             }
         }
         let Some(protocol) = protocol else {
@@ -127,7 +152,7 @@ impl<'a> Parser<'a> {
             });
         };
         Ok(Matches {
-            ip,
+            family,
             saddr: saddr.map(|(m, _)| m),
             daddr: daddr.map(|(m, _)| m),
             protocol,
@@ -142,7 +167,7 @@ impl<'a> Parser<'a> {
         slot: &mut Placed<T>,
         name: &'static str,
         span: Span,
-        value: fn(&str, Span) -> Result<T, Error>,
+        value: impl Fn(&str, Span) -> Result<T, Error>,
     ) -> Result<(), Error> {
         if slot.is_some() {
             return Err((Kind::MatchTwice(name), span));
@@ -161,7 +186,7 @@ impl<'a> Parser<'a> {
     fn set<T>(
         &mut self,
         name: &'static str,
-        value: fn(&str, Span) -> Result<T, Error>,
+        value: impl Fn(&str, Span) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
         let mut values = Vec::new();
         loop {
@@ -169,7 +194,7 @@ impl<'a> Parser<'a> {
                 (Token::Close, span) if values.is_empty() => return Err((Kind::EmptySet, span)),
                 (Token::Close, _) => {}
                 (Token::End, span) => return Err((Kind::SetNotClosed, span)),
-                _ => values.push(self.value(name, value)?),
+                _ => values.push(self.value(name, &value)?),
             }
             match self.next() {
                 (Token::Close, _) => return Ok(values),
@@ -185,11 +210,12 @@ impl<'a> Parser<'a> {
     fn value<T>(
         &mut self,
         name: &'static str,
-        value: fn(&str, Span) -> Result<T, Error>,
+        value: impl Fn(&str, Span) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let what = match name {
             "saddr" | "daddr" | "dnat" => "an address",
             "funnel" | "unfunnel" => "`tcp` or `udp`",
+            "flags" => "a TCP flag",
             _ => "a port",
         };
         match self.next() {
@@ -202,28 +228,25 @@ impl<'a> Parser<'a> {
     }
 
     /// Everything behind `actions`.
-    fn action(&mut self) -> Result<Action, Error> {
+    fn action(&mut self, matches: &Matches) -> Result<Action, Error> {
         let end = self.end.clone();
         let (first, _) = self.action_name()?.ok_or((Kind::ActionMissing, end))?;
         let mut action = match first {
             "accept" => Action::Accept,
             "drop" => Action::Drop,
-            "funnel" => self.funnel()?,
-            "unfunnel" => {
-                // Newer originals name the mode; there is but one.
-                self.next_if(Token::Word("decap"));
-                Action::Unfunnel { protocol: self.value("unfunnel", protocol)?, dnat: None }
-            }
+            "funnel" => self.funnel(Verb::Funnel, matches)?,
+            "unfunnel" => self.funnel(Verb::Unfunnel, matches)?,
             _ => Action::Dnat(self.new_address()?),
         };
         while let Some((name, span)) = self.action_name()? {
             match (&mut action, name) {
-                (Action::Funnel { dnat, .. } | Action::Unfunnel { dnat, .. }, "dnat")
-                    if dnat.is_none() =>
-                {
-                    *dnat = Some(self.new_address()?);
-                }
-                (Action::Funnel { .. } | Action::Unfunnel { .. }, "dnat") => {
+                (
+                    Action::Funnel { dnat, .. }
+                    | Action::Unfunnel { dnat, .. }
+                    | Action::Translate { dnat, .. },
+                    "dnat",
+                ) if dnat.is_none() => *dnat = Some(self.new_address()?),
+                (_, "dnat") if matches!(first, "funnel" | "unfunnel" | "dnat") => {
                     return Err((Kind::ActionTwice(name), span));
                 }
                 (_, name) if name == first => return Err((Kind::ActionTwice(name), span)),
@@ -250,186 +273,31 @@ impl<'a> Parser<'a> {
     }
 
     /// The one address behind `dnat`.
-    fn new_address(&mut self) -> Result<Ipv4Addr, Error> {
+    fn new_address(&mut self) -> Result<IpAddr, Error> {
+        let family = self.family;
         match self.peek() {
             (Token::NotEqual | Token::Open, span) => Err((Kind::DnatOneAddress, span)),
-            _ => self.value("dnat", address).map_err(|error| match error {
-                (Kind::BadAddress(_), span) => (Kind::DnatOneAddress, span),
-                other => other,
+            _ => self.value("dnat", |word, span| address(word, span, family)).map_err(|error| {
+                match error {
+                    (Kind::BadAddress(..), span) => (Kind::DnatOneAddress, span),
+                    other => other,
+                }
             }),
         }
     }
-
-    /// `tcp|udp`, and `sport` and `dport` in either order.
-    fn funnel(&mut self) -> Result<Action, Error> {
-        self.next_if(Token::Word("encap"));
-        let through = self.value("funnel", protocol)?;
-        let (mut sport, mut dport) = (None, None);
-        while let (Token::Word(name @ ("sport" | "dport")), span) = self.peek() {
-            self.next();
-            let (name, slot) = match name {
-                "sport" => ("sport", &mut sport),
-                _ => ("dport", &mut dport),
-            };
-            if slot.is_some() {
-                return Err((Kind::ActionTwice(name), span));
-            }
-            if let (Token::NotEqual | Token::Open, span) = self.peek() {
-                return Err((Kind::FunnelOnePort(name), span));
-            }
-            let span = self.peek().1;
-            let PortRange { first, last } = self.value(name, port_range)?;
-            if first != last {
-                return Err((Kind::FunnelOnePort(name), span));
-            }
-            *slot = Some(first);
-        }
-        let span = self.peek().1;
-        Ok(Action::Funnel {
-            through,
-            sport: sport.ok_or((Kind::FunnelPortMissing("sport"), span.clone()))?,
-            dport: dport.ok_or((Kind::FunnelPortMissing("dport"), span))?,
-            dnat: None,
-        })
-    }
 }
 
-fn set_protocol(slot: &mut Option<Protocol>, protocol: Protocol, span: Span) -> Result<(), Error> {
-    match *slot {
-        None => {
-            *slot = Some(protocol);
-            Ok(())
-        }
-        Some(given) if given == protocol => {
-            Err((Kind::MatchTwice(if protocol == Protocol::Tcp { "tcp" } else { "udp" }), span))
-        }
-        Some(_) => Err((Kind::BothProtocols, span)),
-    }
-}
-
-fn protocol(word: &str, span: Span) -> Result<Protocol, Error> {
-    match word {
-        "tcp" => Ok(Protocol::Tcp),
-        "udp" => Ok(Protocol::Udp),
-        _ => Err((Kind::NotAProtocol(word.to_owned()), span)),
-    }
-}
-
-fn port_range(word: &str, span: Span) -> Result<PortRange, Error> {
-    let bad = || (Kind::BadPort(word.to_owned()), span.clone());
-    let port = |digits: &str| {
-        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(bad());
-        }
-        let number: u16 = digits.parse().map_err(|_| bad())?;
-        Port::new(number).ok_or((Kind::PortZero, span.clone()))
-    };
-    let (first, last) = match word.split_once('-') {
-        None => (port(word)?, port(word)?),
-        Some((first, last)) => (port(first)?, port(last)?),
-    };
-    if last < first {
-        return Err((Kind::RangeReversed(first.get(), last.get()), span));
-    }
-    Ok(PortRange { first, last })
-}
-
-/// An address, a network with a prefix length, or as in the original a network with a netmask.
-fn cidr(word: &str, span: Span) -> Result<Cidr, Error> {
-    let (network, prefix) = word.split_once('/').unwrap_or((word, "32"));
-    let network = address(network, span.clone())?;
-    let bits = match prefix.parse::<Ipv4Addr>() {
-        Ok(mask) => netmask_bits(mask.to_bits()),
-        Err(_) if prefix.bytes().all(|b| b.is_ascii_digit()) => prefix.parse().ok(),
-        Err(_) => None,
-    };
-    bits.and_then(|bits| Cidr::new(network, bits))
-        .ok_or_else(|| (Kind::BadPrefix(prefix.to_owned()), span))
-}
-
-/// Length of the prefix that a netmask or a host mask stands for, as Python's `ipaddress` reads it.
-fn netmask_bits(mask: u32) -> Option<u8> {
-    let ones = match mask {
-        // All zeros is a netmask, all ones too.
-        0 | u32::MAX => mask.leading_ones(),
-        _ if mask.leading_ones() + mask.trailing_zeros() == 32 => mask.leading_ones(),
-        _ if mask.leading_zeros() + mask.trailing_ones() == 32 => mask.leading_zeros(),
-        _ => return None,
-    };
-    u8::try_from(ones).ok()
-}
-
-fn address(word: &str, span: Span) -> Result<Ipv4Addr, Error> {
-    word.parse().map_err(|_| {
-        let kind = if word.parse::<Ipv6Addr>().is_ok() {
-            Kind::Ip6Address(word.to_owned())
-        } else {
-            Kind::BadAddress(word.to_owned())
-        };
-        (kind, span)
-    })
-}
-
-fn is_keyword(word: &str) -> bool {
-    word == "actions" || MATCHES.contains(&word) || ACTIONS.contains(&word)
-}
-
-/// What somebody may have meant who wrote `word` where a match should stand.
-fn not_a_match(word: &str) -> Kind {
-    if let Some(action) = ACTIONS.iter().find(|&&name| name == word) {
-        return Kind::ActionsMissingBefore(action);
-    }
-    if matches!(word, "ip6" | "ipv6") {
-        return Kind::Ip6;
-    }
-    // A dash: somebody put blanks into a range.
-    if word.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
-        return Kind::ValueWithoutMatch(word.to_owned());
-    }
-    // `tcp port 80` is in the original's own documentation; most who write it mean `dport`.
-    let meant = match word {
-        "port" => Some("dport"),
-        "addr" => Some("daddr"),
-        "ip4" | "ipv4" => Some("ip"),
-        // They look like `tcp`, and are meant as they are written.
-        "icmp" | "sctp" => None,
-        _ => similar(word, MATCHES.iter().chain(&["actions"])),
-    };
-    Kind::UnknownMatch(word.to_owned(), meant)
-}
-
-fn not_an_action(word: &str) -> Kind {
-    if word == "actions" {
-        return Kind::ActionsTwice;
-    }
-    if let Some(name) = MATCHES.iter().find(|&&name| name == word) {
-        return Kind::MatchAfterActions(name);
-    }
-    Kind::UnknownAction(word.to_owned(), similar(word, ACTIONS.iter()))
-}
-
-/// The keyword that `word` comes close to: at most two letters away, one if the keyword is short.
-fn similar<'a>(
-    word: &str,
-    keywords: impl Iterator<Item = &'a &'static str>,
-) -> Option<&'static str> {
-    let lower = word.get(..16).unwrap_or(word).to_ascii_lowercase();
-    keywords
-        .map(|&keyword| (strsim::damerau_levenshtein(&lower, keyword), keyword))
-        .filter(|&(distance, keyword)| {
-            distance <= if keyword.len() > 3 { 2 } else { 1 } && distance < lower.len()
-        })
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, keyword)| keyword)
-}
-
-fn symbol(token: Token<'_>) -> &'static str {
-    match token {
-        Token::NotEqual => "!=",
-        Token::Open => "{",
-        Token::Close => "}",
-        Token::Comma => ",",
-        Token::End => ";",
-        Token::Word(_) => "word",
+/// Keeps what `name` stands for. `both` is what is wrong if another word was there.
+fn set_once<T: PartialEq>(
+    slot: &mut Option<T>,
+    value: T,
+    name: &'static str,
+    both: Kind,
+    span: Span,
+) -> Result<(), Error> {
+    match slot.replace(value) {
+        None => Ok(()),
+        given if given == *slot => Err((Kind::MatchTwice(name), span)),
+        Some(_) => Err((both, span)),
     }
 }

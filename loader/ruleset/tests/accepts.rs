@@ -1,8 +1,12 @@
-//! What the original sfunnel takes is taken here, with the same meaning.
+//! What the original sfunnel takes is taken here, with the same meaning, and what it does not have.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ruleset::ast::{Action, Cidr, Match, Matches, Port, PortRange, Protocol, Rule};
+use abi::{RuleEntry, action, flag};
+use ruleset::ast::{
+    Action, Cidr, Family, InnerPorts, Match, Matches, Port, PortRange, Protocol, Rule, TcpFlags,
+    Verb,
+};
 use ruleset::{Compiled, compile};
 
 /// Compiles `input`, whose canonical text has to be the lines of `expect`.
@@ -187,7 +191,7 @@ fn funnels_take_their_ports_in_either_order() {
     let expect = "funnel udp sport 540 dport 179";
     action("funnel udp dport 179 sport 540", expect);
     action("funnel udp sport 540 dport 179", expect);
-    action("funnel encap udp sport 540 dport 179-179", expect);
+    action("funnel encap udp sport 540 dport 179", expect);
 }
 
 /// What the original does not have.
@@ -231,7 +235,7 @@ fn every_part_of_a_rule_lands_in_its_place() {
     let cidr = |address: [u8; 4], prefix| Cidr::new(address.into(), prefix).unwrap();
     let rule = Rule {
         matches: Matches {
-            ip: true,
+            family: Some(Family::Ip),
             saddr: Some(Match { negated: false, values: vec![cidr([10, 0, 0, 1], 32)] }),
             daddr: Some(Match { negated: true, values: vec![cidr([192, 0, 2, 0], 24)] }),
             protocol: Protocol::Udp,
@@ -242,7 +246,9 @@ fn every_part_of_a_rule_lands_in_its_place() {
             through: Protocol::Tcp,
             sport: port(540),
             dport: port(80),
-            dnat: Some(Ipv4Addr::new(10, 9, 9, 9)),
+            flags: TcpFlags::default(),
+            inner: InnerPorts::default(),
+            dnat: Some(Ipv4Addr::new(10, 9, 9, 9).into()),
         },
     };
     assert_eq!(compiled.ruleset.rules, [rule]);
@@ -250,26 +256,250 @@ fn every_part_of_a_rule_lands_in_its_place() {
 
 #[test]
 fn actions_land_in_their_place() {
-    let address = Ipv4Addr::new(10, 9, 9, 9);
+    let (ip, ip6): (IpAddr, IpAddr) = ([10, 9, 9, 9].into(), "2001:db8::9".parse().unwrap());
     let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+    let port = |port| Port::new(port).unwrap();
+    let inner = InnerPorts::default();
+    let unfunnel = |protocol, dnat| Action::Unfunnel { protocol, inner, dnat };
+    let funnel = |through, flags, inner| Action::Funnel {
+        through,
+        sport: port(1),
+        dport: port(2),
+        flags,
+        inner,
+        dnat: None,
+    };
+    let syn = TcpFlags::default();
     for (input, expect) in [
         ("accept", Action::Accept),
         ("drop", Action::Drop),
-        ("dnat 10.9.9.9", Action::Dnat(address)),
-        ("unfunnel tcp", Action::Unfunnel { protocol: tcp, dnat: None }),
-        ("unfunnel udp dnat 10.9.9.9", Action::Unfunnel { protocol: udp, dnat: Some(address) }),
+        ("dnat 10.9.9.9", Action::Dnat(ip)),
+        ("dnat 2001:db8::9", Action::Dnat(ip6)),
+        ("unfunnel tcp", unfunnel(tcp, None)),
+        ("unfunnel udp dnat 10.9.9.9", unfunnel(udp, Some(ip))),
+        ("unfunnel udp dnat 2001:db8::9", unfunnel(udp, Some(ip6))),
+        ("funnel udp sport 1 dport 2", funnel(udp, syn, inner)),
+        ("funnel tcp sport 1 dport 2", funnel(tcp, syn, inner)),
+        ("funnel tcp sport 1 dport 2 flags { cwr, fin, cwr }", funnel(tcp, TcpFlags(0x81), inner)),
         (
-            "funnel udp sport 1 dport 2",
-            Action::Funnel {
-                through: udp,
-                sport: Port::new(1).unwrap(),
-                dport: Port::new(2).unwrap(),
+            "funnel tcp sport 1 dport 2 inner sport 3 dport 4",
+            funnel(tcp, syn, InnerPorts { sport: Some(port(3)), dport: Some(port(4)) }),
+        ),
+        (
+            "unfunnel udp dport 9995",
+            Action::Unfunnel {
+                protocol: udp,
+                inner: InnerPorts { sport: None, dport: Some(port(9995)) },
                 dnat: None,
             },
         ),
     ] {
         let compiled = compile(&format!("tcp actions {input}")).unwrap();
         assert_eq!(compiled.ruleset.rules[0].action, expect, "{input}");
+    }
+}
+
+#[test]
+fn ipv6() {
+    for (input, expect) in [
+        ("2001:DB8:0:0:0:0:0:1", "2001:db8::1"),
+        ("2001:db8::1/128", "2001:db8::1"),
+        ("2001:db8::1/32", "2001:db8::/32"),
+        ("2001:db8::1/0", "::/0"),
+        ("::", "::"),
+        ("::1/127", "::/127"),
+        ("ffff::/1", "8000::/1"),
+        // An IPv4 address in an IPv6 packet is an IPv6 address.
+        ("::ffff:1.2.3.4", "::ffff:1.2.3.4"),
+        ("::ffff:1.2.3.4/120", "::ffff:1.2.3.0/120"),
+    ] {
+        matches(&format!("ip6 saddr {input} tcp"), &format!("ip6 saddr {expect} tcp"));
+        matches(&format!("udp daddr != {input} ip6"), &format!("ip6 daddr != {expect} udp"));
+    }
+    check(
+        "ip6 saddr { 2001:db8::/32, ::1 } tcp dport 80 actions drop; ip saddr 10.0.0.1 tcp actions accept",
+        &[
+            "ip6 saddr { 2001:db8::/32, ::1 } tcp dport 80 actions drop",
+            "ip saddr 10.0.0.1 tcp actions accept",
+        ],
+    );
+}
+
+/// Without `ip` and `ip6`, a rule is for both.
+#[test]
+fn families_that_a_rule_holds_for() {
+    for (input, expect) in [
+        ("tcp actions drop", None),
+        ("ip tcp actions drop", Some(Family::Ip)),
+        ("ip6 tcp actions drop", Some(Family::Ip6)),
+        ("tcp actions dnat 10.0.0.1", Some(Family::Ip)),
+        ("tcp actions unfunnel tcp dnat ::1", Some(Family::Ip6)),
+        ("ip6 tcp actions funnel tcp dport 80 sport 540 dnat ::1", Some(Family::Ip6)),
+    ] {
+        let compiled = check(input, &[&input.replace("dport 80 sport 540", "sport 540 dport 80")]);
+        assert_eq!(compiled.ruleset.rules[0].family(), expect, "{input}");
+        let key = |family: Family| abi::Key {
+            family: family as u32,
+            saddr: &[0; 16],
+            daddr: &[0xFF; 16],
+            port_root: 0,
+            sport: [0, 1],
+            dport: [0, 2],
+        };
+        for family in [Family::Ip, Family::Ip6] {
+            let found = abi::find_rule(&compiled.tables, &key(family)).is_some();
+            assert_eq!(found, expect.is_none_or(|only| only == family), "{input}");
+        }
+    }
+}
+
+#[test]
+fn what_follows_funnel_and_unfunnel() {
+    let expect = "funnel tcp sport 540 dport 80 flags { syn, ack } inner sport 2055";
+    action("funnel tcp dport 80 sport 540 flags { syn, ack } inner sport 2055", expect);
+    action("funnel tcp flags { ack, syn } sport 540 dport 80 inner sport 2055", expect);
+    action("funnel tcp sport 540 flags {syn,ack,} dport 80 inner sport 2055", expect);
+    action("funnel encap tcp sport 540 dport 80 inner sport 2055 flags { ack, syn, ack }", expect);
+    action("funnel tcp dport 80 sport 540 flags syn", "funnel tcp sport 540 dport 80");
+    action("funnel tcp dport 80 sport 540 flags ack", "funnel tcp sport 540 dport 80 flags ack");
+    action(
+        "funnel udp dport 80 sport 540 inner dport 7 sport 8 dnat ::1",
+        "funnel udp sport 540 dport 80 inner sport 8 dport 7 dnat ::1",
+    );
+    action("unfunnel decap tcp dport 9090", "unfunnel tcp dport 9090");
+    action(
+        "unfunnel udp dport 1 sport 2 dnat 10.0.0.1",
+        "unfunnel udp sport 2 dport 1 dnat 10.0.0.1",
+    );
+}
+
+/// A dash, and be it in a range of one, is what tells that there is no header.
+#[test]
+fn in_place() {
+    let rule = "tcp sport 32768-60999 dport 8080 actions funnel tcp sport 1024-29255 dport 80";
+    let compiled = check(rule, &[rule]);
+    let port = |port| Port::new(port).unwrap();
+    assert_eq!(
+        compiled.ruleset.rules[0].action,
+        Action::Translate {
+            verb: Verb::Funnel,
+            protocol: Protocol::Tcp,
+            sport: PortRange { first: port(1024), last: port(29255) },
+            dport: port(80).into(),
+            dnat: None,
+        }
+    );
+    let canonical = "udp sport 1 dport 2 actions unfunnel udp sport 3-3 dport 4 dnat ::1";
+    for input in [
+        canonical,
+        "udp sport 1-1 dport { 2 } actions unfunnel udp sport 3 dport 4-4 dnat ::1",
+        "udp sport {1,} dport 2-2 actions unfunnel udp dport 4-4 sport 3-3 dnat ::1",
+    ] {
+        check(input, &[canonical]);
+    }
+}
+
+/// What the program gets to read.
+#[test]
+fn entries() {
+    let entry = |text: &str| compile(text).unwrap_or_else(|e| panic!("{e}")).tables.rules[0];
+    let plain = RuleEntry { tcp_flags: 0x02, ..RuleEntry::default() };
+    assert_eq!(entry("tcp actions drop"), RuleEntry { action: action::DROP, ..plain });
+    assert_eq!(
+        entry("ip udp dport 9995 actions funnel tcp sport 540 dport 80 flags ack inner dport 7"),
+        RuleEntry {
+            action: action::FUNNEL,
+            protocol: 6,
+            flags: flag::PORTS,
+            tcp_flags: 0x10,
+            sport: 540,
+            dport: 80,
+            inner_dport: 7,
+            ..plain
+        }
+    );
+    assert_eq!(
+        entry("tcp actions unfunnel udp sport 7 dport 9 dnat 10.0.0.9"),
+        RuleEntry {
+            action: action::UNFUNNEL,
+            protocol: 17,
+            flags: flag::DNAT,
+            inner_sport: 7,
+            inner_dport: 9,
+            dnat: [0, 0, 0, u32::from_ne_bytes([10, 0, 0, 9])],
+            ..plain
+        }
+    );
+    let shift = RuleEntry { action: action::TRANSLATE, protocol: 6, flags: flag::PORTS, ..plain };
+    assert_eq!(
+        entry("tcp dport 80-89 sport 1-9 actions funnel tcp dport 8080-8089 sport 65527-65535"),
+        RuleEntry { sport: 65526, dport: 8000, ..shift }
+    );
+    // Modulo 2^16.
+    assert_eq!(
+        entry("ip6 saddr ::1 tcp dport 8080 sport 9 actions unfunnel tcp dport 80 sport 2-2"),
+        RuleEntry { sport: 65529, dport: 57536, ..shift }
+    );
+    let [a, b, c, d] = entry("tcp actions dnat 2001:db8::a:b").dnat.map(u32::to_ne_bytes);
+    assert_eq!((a, b), ([0x20, 1, 0x0d, 0xb8], [0; 4]));
+    assert_eq!((c, d), ([0; 4], [0, 0xa, 0, 0xb]));
+}
+
+/// Pairs of rules in place that keep every flow apart.
+#[test]
+fn translations_that_stay_one_to_one() {
+    for text in [
+        // Other ports come out.
+        "tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 20-28",
+        // Another protocol, other addresses, another family.
+        "tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         udp dport 82 sport 1-9 actions funnel udp dport 80 sport 11-19",
+        "ip saddr 10.0.0.1 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         ip saddr != 10.0.0.1 tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 11-19",
+        "ip daddr 10.0.0.0/31 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         ip daddr 10.0.0.2 tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 11-19",
+        "ip tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         ip6 tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 11-19",
+        // The same shift.
+        "ip tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         tcp dport 81-82 sport 5-20 actions funnel tcp dport 80-81 sport 15-30",
+        // Two destinations become different ones.
+        "tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.1
+         tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.2",
+        // The first takes all that the second would bring there.
+        "tcp dport 81 sport 1-99 actions funnel tcp dport 80 sport 101-199
+         tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 111-119",
+        // What would meet never gets to the second, or never to the first.
+        "tcp dport 82 sport 5-9 actions accept
+         tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         tcp dport 82 sport 5-14 actions funnel tcp dport 80 sport 15-24",
+        "tcp dport 81 sport 5-7 actions accept; tcp dport 81 sport 8-9 actions accept
+         tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         tcp dport 82 sport 5-14 actions funnel tcp dport 80 sport 15-24",
+    ] {
+        compile(text).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn translations_that_make_one_flow_of_two() {
+    for text in [
+        "tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         ip6 saddr ::1 tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 19-27",
+        "ip saddr 10.0.0.1 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         ip saddr 10.0.0.0/8 tcp dport 82 sport 1-9 actions unfunnel tcp dport 80 sport 11-19",
+        // A destination that becomes the other's.
+        "ip daddr 10.0.0.1 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.2
+         ip daddr 10.0.0.2 tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 11-19",
+        // Only a part of what would meet is taken.
+        "tcp dport 82 sport 6-9 actions accept
+         tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         tcp dport 82 sport 5-14 actions funnel tcp dport 80 sport 15-24",
+    ] {
+        let error = compile(text).expect_err(text);
+        let line = text.lines().count();
+        assert_eq!((error.kind, error.line), (ruleset::Kind::Collision(line - 1), line), "{text}");
     }
 }
 

@@ -22,12 +22,14 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Empty TooLong TooManyRules TooComplex ControlCharacter UnexpectedCharacter UnknownMatch Ip6
+    Empty TooLong TooManyRules TooComplex ControlCharacter UnexpectedCharacter UnknownMatch
     ValueWithoutMatch ActionsMissingBefore ActionsMissing ActionsTwice MatchTwice BothProtocols
-    PortWithoutProtocol ProtocolMissing IpMissing ValueMissing NotAProtocol BadPort PortZero
-    RangeReversed BadAddress Ip6Address BadPrefix EmptySet SetNotClosed CommaMissing Misplaced
-    ActionMissing UnknownAction MatchAfterActions FunnelPortMissing FunnelOnePort DnatOneAddress
-    Contradiction ActionTwice DnatFirst Shadowed NeverMatches
+    BothFamilies PortWithoutProtocol ProtocolMissing IpMissing ValueMissing NotAProtocol BadPort
+    PortZero RangeReversed BadAddress WrongFamily BadPrefix EmptySet SetNotClosed CommaMissing
+    Misplaced ActionMissing UnknownAction MatchAfterActions FunnelPortMissing FunnelOnePort
+    InnerOnePort InnerFirst NotOfUnfunnel FlagsOfUdp UnknownFlag NoHeader InPlacePortMissing
+    InPlaceProtocol InPlaceMatch InPlaceSize Collision DnatOneAddress Contradiction ActionTwice
+    DnatFirst Shadowed NeverMatches Strangers
 }
 
 thread_local! {
@@ -37,7 +39,7 @@ thread_local! {
 
 #[test]
 fn every_kind_has_a_case() {
-    let groups: [fn(); 13] = [
+    let groups: [fn(); 16] = [
         mistakes_of_the_originals_documentation,
         nothing_to_do,
         limits,
@@ -47,9 +49,12 @@ fn every_kind_has_a_case() {
         matches,
         ports,
         addresses,
+        families,
         sets,
         actions,
         funnels,
+        clauses,
+        in_place,
         warnings,
     ];
     groups.iter().for_each(|group| group());
@@ -96,7 +101,7 @@ fn mistakes_of_the_originals_documentation() {
           at line 1, column 23
           | ip daddr 10.0.0.1 tcp port 443 actions funnel tcp dport 80 sport 540
           |                       ^^^^
-          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+          help: matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
         ",
     );
     check(
@@ -604,7 +609,7 @@ fn words() {
           at line 1, column 4
           | ip tpc dport 80 actions drop
           |    ^^^
-          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+          help: matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
         ",
     );
     check(
@@ -614,7 +619,7 @@ fn words() {
           at line 1, column 1
           | TCP dport 80 actions drop
           | ^^^
-          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+          help: matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
         ",
     );
     check(
@@ -624,7 +629,7 @@ fn words() {
           at line 1, column 5
           | tcp dst port 80 actions drop
           |     ^^^
-          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+          help: matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
         ",
     );
     check(
@@ -634,7 +639,7 @@ fn words() {
           at line 1, column 4
           | ip addr 10.0.0.1 tcp actions drop
           |    ^^^^
-          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+          help: matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
         ",
     );
     check(
@@ -644,7 +649,7 @@ fn words() {
           at line 1, column 1
           | ipv4 tcp dport 80 actions drop
           | ^^^^
-          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+          help: matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
         ",
     );
     // No other protocol has ports, nor is one meant.
@@ -655,7 +660,7 @@ fn words() {
           at line 1, column 4
           | ip icmp actions drop
           |    ^^^^
-          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+          help: matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
         ",
     );
     check(
@@ -665,17 +670,7 @@ fn words() {
           at line 1, column 1
           | sctp dport 80 actions drop
           | ^^^^
-          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
-        ",
-    );
-    check(
-        "ip6 daddr 2001:db8::1 tcp actions drop",
-        r"
-        error: IPv6 is not supported
-          at line 1, column 1
-          | ip6 daddr 2001:db8::1 tcp actions drop
-          | ^^^
-          help: rules and the funnel are for IPv4 alone
+          help: matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
         ",
     );
     check(
@@ -726,7 +721,7 @@ fn words() {
           at line 1, column 14
           | tcp dport 80 action drop
           |              ^^^^^^
-          help: matches are `ip`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+          help: matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
         ",
     );
     check(
@@ -1134,24 +1129,189 @@ fn addresses() {
           help: such as `10.0.0.1` or `10.0.0.0/8`
         ",
     );
+}
+
+/// IPv4 and IPv6.
+#[test]
+fn families() {
+    check(
+        "ipv6 daddr 2001:db8::1 tcp actions drop",
+        r"
+        error: unknown match `ipv6`; did you mean `ip6`?
+          at line 1, column 1
+          | ipv6 daddr 2001:db8::1 tcp actions drop
+          | ^^^^
+          help: matches are `ip`, `ip6`, `tcp`, `udp`, and followed by a value `saddr`, `daddr`, `sport`, `dport`; then comes `actions`
+        ",
+    );
     check(
         "ip saddr 2001:db8::1 tcp actions drop",
         r"
-        error: `2001:db8::1` is an IPv6 address
+        error: `2001:db8::1` is an IPv6 address in a rule for IPv4
           at line 1, column 10
           | ip saddr 2001:db8::1 tcp actions drop
           |          ^^^^^^^^^^^
-          help: rules and the funnel are for IPv4 alone
+          help: a rule for `ip` has no addresses of `ip6`; write a rule for each
         ",
     );
     check(
         "ip saddr { 10.0.0.1, 2001:db8::/32 } tcp actions drop",
         r"
-        error: `2001:db8::` is an IPv6 address
+        error: `2001:db8::` is an IPv6 address in a rule for IPv4
           at line 1, column 22
           | ip saddr { 10.0.0.1, 2001:db8::/32 } tcp actions drop
           |                      ^^^^^^^^^^^^^
-          help: rules and the funnel are for IPv4 alone
+          help: a rule for `ip` has no addresses of `ip6`; write a rule for each
+        ",
+    );
+    check(
+        "ip6 daddr 10.0.0.0/8 tcp actions drop",
+        r"
+        error: `10.0.0.0` is an IPv4 address in a rule for IPv6
+          at line 1, column 11
+          | ip6 daddr 10.0.0.0/8 tcp actions drop
+          |           ^^^^^^^^^^
+          help: a rule for `ip6` has no addresses of `ip`; write a rule for each
+        ",
+    );
+    check(
+        "tcp saddr ::1 ip actions drop",
+        r"
+        error: `::1` is an IPv6 address in a rule for IPv4
+          at line 1, column 11
+          | tcp saddr ::1 ip actions drop
+          |           ^^^
+          help: a rule for `ip` has no addresses of `ip6`; write a rule for each
+        ",
+    );
+    check(
+        "ip6 saddr fe80::1:: tcp actions drop",
+        r"
+        error: `fe80::1::` is not an IPv6 address or CIDR
+          at line 1, column 11
+          | ip6 saddr fe80::1:: tcp actions drop
+          |           ^^^^^^^^^
+          help: such as `2001:db8::1` or `2001:db8::/32`
+        ",
+    );
+    check(
+        "ip6 saddr 2001:db8::/129 tcp actions drop",
+        r"
+        error: `/129` is not an IPv6 prefix length
+          at line 1, column 11
+          | ip6 saddr 2001:db8::/129 tcp actions drop
+          |           ^^^^^^^^^^^^^^
+          help: write a number from 0 to 128, as in `2001:db8::/32`
+        ",
+    );
+    check(
+        "ip6 saddr 2001:db8::/ffff:: tcp actions drop",
+        r"
+        error: `/ffff::` is not an IPv6 prefix length
+          at line 1, column 11
+          | ip6 saddr 2001:db8::/ffff:: tcp actions drop
+          |           ^^^^^^^^^^^^^^^^^
+          help: write a number from 0 to 128, as in `2001:db8::/32`
+        ",
+    );
+    check(
+        "ip6 saddr 2001:db8::/255.255.0.0 tcp actions drop",
+        r"
+        error: `/255.255.0.0` is not an IPv6 prefix length
+          at line 1, column 11
+          | ip6 saddr 2001:db8::/255.255.0.0 tcp actions drop
+          |           ^^^^^^^^^^^^^^^^^^^^^^
+          help: write a number from 0 to 128, as in `2001:db8::/32`
+        ",
+    );
+    check(
+        "ip6 saddr [2001:db8::1] tcp actions drop",
+        r"
+        error: unexpected character `[`
+          at line 1, column 11
+          | ip6 saddr [2001:db8::1] tcp actions drop
+          |           ^
+          help: outside comments there are only words, numbers, addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII
+        ",
+    );
+    check(
+        "ip6 saddr fe80::1%eth0 tcp actions drop",
+        r"
+        error: unexpected character `%`
+          at line 1, column 18
+          | ip6 saddr fe80::1%eth0 tcp actions drop
+          |                  ^
+          help: outside comments there are only words, numbers, addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII
+        ",
+    );
+    check(
+        "saddr client tcp actions drop",
+        r"
+        error: `client` is not an address or CIDR
+          at line 1, column 7
+          | saddr client tcp actions drop
+          |       ^^^^^^
+          help: such as `10.0.0.1` or `10.0.0.0/8`
+        ",
+    );
+    check(
+        "ip ip6 tcp actions drop",
+        r"
+        error: `ip` and `ip6` in one rule
+          at line 1, column 4
+          | ip ip6 tcp actions drop
+          |    ^^^
+          help: no packet is both; write a rule for each
+        ",
+    );
+    check(
+        "ip6 tcp ip6 actions drop",
+        r"
+        error: `ip6` is given twice
+          at line 1, column 9
+          | ip6 tcp ip6 actions drop
+          |         ^^^
+          help: remove one of them, or start a new rule
+        ",
+    );
+    check(
+        "saddr 2001:db8::1 tcp actions drop",
+        r"
+        error: `saddr` needs `ip6`
+          at line 1, column 1
+          | saddr 2001:db8::1 tcp actions drop
+          | ^^^^^
+          help: write `ip6 saddr ...`
+        ",
+    );
+    check(
+        "tcp daddr != { 10.0.0.1, ::1 } actions drop",
+        r"
+        error: `daddr` needs `ip`
+          at line 1, column 5
+          | tcp daddr != { 10.0.0.1, ::1 } actions drop
+          |     ^^^^^
+          help: write `ip daddr ...`
+        ",
+    );
+    check(
+        "ip tcp actions dnat ::1",
+        r"
+        error: `::1` is an IPv6 address in a rule for IPv4
+          at line 1, column 21
+          | ip tcp actions dnat ::1
+          |                     ^^^
+          help: a rule for `ip` has no addresses of `ip6`; write a rule for each
+        ",
+    );
+    check(
+        "ip6 tcp actions unfunnel tcp dnat 10.0.0.1",
+        r"
+        error: `10.0.0.1` is an IPv4 address in a rule for IPv6
+          at line 1, column 35
+          | ip6 tcp actions unfunnel tcp dnat 10.0.0.1
+          |                                   ^^^^^^^^
+          help: a rule for `ip6` has no addresses of `ip`; write a rule for each
         ",
     );
 }
@@ -1375,16 +1535,6 @@ fn actions() {
         ",
     );
     check(
-        "tcp actions unfunnel tcp dport 80",
-        r"
-        error: `dport` stands after `actions`
-          at line 1, column 26
-          | tcp actions unfunnel tcp dport 80
-          |                          ^^^^^
-          help: matches come before `actions`
-        ",
-    );
-    check(
         "tcp actions dport 80 drop",
         r"
         error: `dport` stands after `actions`
@@ -1507,7 +1657,7 @@ fn actions() {
     check(
         "tcp actions dnat backend",
         r"
-        error: `dnat` takes exactly one IPv4 address
+        error: `dnat` takes exactly one address
           at line 1, column 18
           | tcp actions dnat backend
           |                  ^^^^^^^
@@ -1515,19 +1665,9 @@ fn actions() {
         ",
     );
     check(
-        "tcp actions dnat ::1",
-        r"
-        error: `::1` is an IPv6 address
-          at line 1, column 18
-          | tcp actions dnat ::1
-          |                  ^^^
-          help: rules and the funnel are for IPv4 alone
-        ",
-    );
-    check(
         "tcp actions dnat 10.0.0.0/8",
         r"
-        error: `dnat` takes exactly one IPv4 address
+        error: `dnat` takes exactly one address
           at line 1, column 18
           | tcp actions dnat 10.0.0.0/8
           |                  ^^^^^^^^^^
@@ -1537,7 +1677,7 @@ fn actions() {
     check(
         "tcp actions unfunnel udp dnat { 10.0.0.1, 10.0.0.2 }",
         r"
-        error: `dnat` takes exactly one IPv4 address
+        error: `dnat` takes exactly one address
           at line 1, column 31
           | tcp actions unfunnel udp dnat { 10.0.0.1, 10.0.0.2 }
           |                               ^
@@ -1547,7 +1687,7 @@ fn actions() {
     check(
         "tcp actions dnat != 10.0.0.1",
         r"
-        error: `dnat` takes exactly one IPv4 address
+        error: `dnat` takes exactly one address
           at line 1, column 18
           | tcp actions dnat != 10.0.0.1
           |                  ^^
@@ -1660,36 +1800,6 @@ fn funnels() {
         ",
     );
     check(
-        "tcp actions funnel tcp dport 80-90 sport 540",
-        r"
-        error: `dport` of `funnel` takes exactly one port
-          at line 1, column 30
-          | tcp actions funnel tcp dport 80-90 sport 540
-          |                              ^^^^^
-          help: the new header needs one port each: `funnel tcp dport 80 sport 540`
-        ",
-    );
-    check(
-        "tcp actions funnel tcp dport { 80, 90 } sport 540",
-        r"
-        error: `dport` of `funnel` takes exactly one port
-          at line 1, column 30
-          | tcp actions funnel tcp dport { 80, 90 } sport 540
-          |                              ^
-          help: the new header needs one port each: `funnel tcp dport 80 sport 540`
-        ",
-    );
-    check(
-        "tcp actions funnel tcp dport 80 sport != 540",
-        r"
-        error: `sport` of `funnel` takes exactly one port
-          at line 1, column 39
-          | tcp actions funnel tcp dport 80 sport != 540
-          |                                       ^^
-          help: the new header needs one port each: `funnel tcp dport 80 sport 540`
-        ",
-    );
-    check(
         "tcp actions funnel tcp dport 80 sport 0",
         r"
         error: port 0 is reserved
@@ -1737,6 +1847,316 @@ fn funnels() {
           | tcp actions unfunnel { tcp, udp }
           |                      ^
           help: braces hold a set behind a match: `dport { 80, 443 }`
+        ",
+    );
+}
+
+/// What stands behind the protocol of `funnel` and `unfunnel`.
+#[test]
+fn clauses() {
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 flags",
+        r"
+        error: `flags` needs a TCP flag
+          at line 1, column 48
+          | tcp actions funnel tcp dport 80 sport 540 flags
+          |                                                ^
+          help: such as `flags ack`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 flags SYN",
+        r"
+        error: unknown TCP flag `SYN`; did you mean `syn`?
+          at line 1, column 49
+          | tcp actions funnel tcp dport 80 sport 540 flags SYN
+          |                                                 ^^^
+          help: flags are `fin`, `syn`, `rst`, `psh`, `ack`, `urg`, `ece`, `cwr`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 flags { syn, akc }",
+        r"
+        error: unknown TCP flag `akc`; did you mean `ack`?
+          at line 1, column 56
+          | tcp actions funnel tcp dport 80 sport 540 flags { syn, akc }
+          |                                                        ^^^
+          help: flags are `fin`, `syn`, `rst`, `psh`, `ack`, `urg`, `ece`, `cwr`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 flags { }",
+        r"
+        error: the set is empty
+          at line 1, column 51
+          | tcp actions funnel tcp dport 80 sport 540 flags { }
+          |                                                   ^
+          help: name a value, or leave the match out
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 flags 16",
+        r"
+        error: unknown TCP flag `16`
+          at line 1, column 49
+          | tcp actions funnel tcp dport 80 sport 540 flags 16
+          |                                                 ^^
+          help: flags are `fin`, `syn`, `rst`, `psh`, `ack`, `urg`, `ece`, `cwr`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp flags ack dport 80 flags syn sport 540",
+        r"
+        error: `flags` is given twice
+          at line 1, column 43
+          | tcp actions funnel tcp flags ack dport 80 flags syn sport 540
+          |                                           ^^^^^
+          help: remove one of them, or start a new rule
+        ",
+    );
+    check(
+        "tcp actions funnel udp dport 80 sport 540 flags ack",
+        r"
+        error: `flags` does not belong to `funnel udp`
+          at line 1, column 43
+          | tcp actions funnel udp dport 80 sport 540 flags ack
+          |                                           ^^^^^
+          help: a UDP header has no flags
+        ",
+    );
+    check(
+        "tcp actions unfunnel tcp flags ack",
+        r"
+        error: `flags` does not belong to `unfunnel`
+          at line 1, column 26
+          | tcp actions unfunnel tcp flags ack
+          |                          ^^^^^
+          help: they are those of the header that `funnel tcp` pushes
+        ",
+    );
+    check(
+        "tcp actions unfunnel tcp inner dport 9090",
+        r"
+        error: `inner` does not belong to `unfunnel`
+          at line 1, column 26
+          | tcp actions unfunnel tcp inner dport 9090
+          |                          ^^^^^
+          help: the ports of `unfunnel` are the inner ones already: `unfunnel tcp dport 9090`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp inner sport 2055 dport 80 sport 540",
+        r"
+        error: `inner` stands before the funnel's own ports
+          at line 1, column 24
+          | tcp actions funnel tcp inner sport 2055 dport 80 sport 540
+          |                        ^^^^^
+          help: write `funnel tcp dport 80 sport 540 inner sport 2055`: ports behind `inner` are those of the packet's own header
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 inner",
+        r"
+        error: `inner` needs `sport` or `dport`
+          at line 1, column 48
+          | tcp actions funnel tcp dport 80 sport 540 inner
+          |                                                ^
+          help: such as `inner sport 2055`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 inner sport 2055 inner dport 1",
+        r"
+        error: `inner` is given twice
+          at line 1, column 60
+          | tcp actions funnel tcp dport 80 sport 540 inner sport 2055 inner dport 1
+          |                                                            ^^^^^
+          help: remove one of them, or start a new rule
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 inner sport 2055-2056",
+        r"
+        error: `sport` behind `inner` takes exactly one port
+          at line 1, column 55
+          | tcp actions funnel tcp dport 80 sport 540 inner sport 2055-2056
+          |                                                       ^^^^^^^^^
+          help: such as `inner sport 2055`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 inner sport { 2055, 2056 }",
+        r"
+        error: `sport` behind `inner` takes exactly one port
+          at line 1, column 55
+          | tcp actions funnel tcp dport 80 sport 540 inner sport { 2055, 2056 }
+          |                                                       ^
+          help: such as `inner sport 2055`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 inner sport 2055 sport 2056",
+        r"
+        error: `sport` is given twice
+          at line 1, column 60
+          | tcp actions funnel tcp dport 80 sport 540 inner sport 2055 sport 2056
+          |                                                            ^^^^^
+          help: remove one of them, or start a new rule
+        ",
+    );
+    check(
+        "tcp actions unfunnel tcp dport { 80, 81 }",
+        r"
+        error: `dport` behind `actions` takes one port, or one range
+          at line 1, column 32
+          | tcp actions unfunnel tcp dport { 80, 81 }
+          |                                ^
+          help: single ports are a header's, `funnel tcp dport 80 sport 540`; ranges translate in place, `funnel tcp dport 80 sport 1024-29255`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport != 540",
+        r"
+        error: `sport` behind `actions` takes one port, or one range
+          at line 1, column 39
+          | tcp actions funnel tcp dport 80 sport != 540
+          |                                       ^^
+          help: single ports are a header's, `funnel tcp dport 80 sport 540`; ranges translate in place, `funnel tcp dport 80 sport 1024-29255`
+        ",
+    );
+}
+
+/// Ports written as ranges.
+#[test]
+fn in_place() {
+    check(
+        "tcp sport 1-9 actions funnel tcp dport 80 sport 1-9",
+        r"
+        error: ports are translated in place, but the rule does not match one range of `dport`
+          at line 1, column 40
+          | tcp sport 1-9 actions funnel tcp dport 80 sport 1-9
+          |                                        ^^
+          help: match one range each, without `!=`: `tcp dport 8080 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29255`
+        ",
+    );
+    check(
+        "tcp dport 8080 sport 32768-60999 actions funnel tcp sport 1024-29255",
+        r"
+        error: ports are translated in place, but `dport` is missing
+          at line 1, column 69
+          | ...t 8080 sport 32768-60999 actions funnel tcp sport 1024-29255
+          |                                                                ^
+          help: a range needs both: `funnel tcp dport 80 sport 1024-29255`
+        ",
+    );
+    check(
+        "tcp dport 8080 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29254",
+        r"
+        error: 28232 ports of `sport` can't become 28231
+          at line 1, column 68
+          | ...rt 8080 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29254
+          |                                                                ^^^^^^^^^^
+          help: each port becomes one other: write `sport 1024-29255`
+        ",
+    );
+    check(
+        "tcp dport 8080 sport 32768-60999 actions unfunnel tcp dport 80 sport 40000-65535",
+        r"
+        error: 28232 ports of `sport` can't become 25536
+          at line 1, column 70
+          | ... 8080 sport 32768-60999 actions unfunnel tcp dport 80 sport 40000-65535
+          |                                                                ^^^^^^^^^^^
+          help: each port becomes one other: write a range of the same size
+        ",
+    );
+    check(
+        "tcp dport 8080-8081 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29255",
+        r"
+        error: 2 ports of `dport` can't become 1
+          at line 1, column 64
+          | ... dport 8080-8081 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29255
+          |                                                                ^^
+          help: each port becomes one other: write `dport 80-81`
+        ",
+    );
+    check(
+        "udp dport 8080 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29255",
+        r"
+        error: `funnel tcp` in place, in a rule for udp
+          at line 1, column 49
+          | udp dport 8080 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29255
+          |                                                 ^^^
+          help: a range of ports is translated without a header, so the protocol stays; single ports mean a header, which may be of another one
+        ",
+    );
+    check(
+        "tcp dport 8080 sport { 1-2, 4-5 } actions funnel tcp dport 80 sport 1-4",
+        r"
+        error: ports are translated in place, but the rule does not match one range of `sport`
+          at line 1, column 69
+          | ...t 8080 sport { 1-2, 4-5 } actions funnel tcp dport 80 sport 1-4
+          |                                                                ^^^
+          help: match one range each, without `!=`: `tcp dport 8080 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29255`
+        ",
+    );
+    check(
+        "tcp dport != 8080 sport 1-4 actions funnel tcp dport 80 sport 1-4",
+        r"
+        error: ports are translated in place, but the rule does not match one range of `dport`
+          at line 1, column 54
+          | tcp dport != 8080 sport 1-4 actions funnel tcp dport 80 sport 1-4
+          |                                                      ^^
+          help: match one range each, without `!=`: `tcp dport 8080 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29255`
+        ",
+    );
+    check(
+        "tcp dport 80 sport 1-4 actions funnel tcp dport 80 sport 1-4 flags ack",
+        r"
+        error: `flags` is for a header, and with a range of ports there is none
+          at line 1, column 62
+          | ...cp dport 80 sport 1-4 actions funnel tcp dport 80 sport 1-4 flags ack
+          |                                                                ^^^^^
+          help: write one port each, such as `sport 540`, to push or remove a header; a range, even `540-540`, is translated in place
+        ",
+    );
+    check(
+        "tcp dport 80 sport 1-4 actions funnel tcp dport 80 sport 1-4 inner sport 5",
+        r"
+        error: `inner` is for a header, and with a range of ports there is none
+          at line 1, column 62
+          | ...cp dport 80 sport 1-4 actions funnel tcp dport 80 sport 1-4 inner sport 5
+          |                                                                ^^^^^
+          help: write one port each, such as `sport 540`, to push or remove a header; a range, even `540-540`, is translated in place
+        ",
+    );
+    check(
+        "tcp dport 80 sport 1-4 actions funnel encap tcp dport 80 sport 1-4",
+        r"
+        error: `encap` is for a header, and with a range of ports there is none
+          at line 1, column 39
+          | tcp dport 80 sport 1-4 actions funnel encap tcp dport 80 sport 1-4
+          |                                       ^^^^^
+          help: write one port each, such as `sport 540`, to push or remove a header; a range, even `540-540`, is translated in place
+        ",
+    );
+    check(
+        "tcp dport 80 sport 1-4 actions funnel tcp dport 80 sport 1-4 unfunnel tcp",
+        r"
+        error: `funnel` and `unfunnel` in one rule
+          at line 1, column 62
+          | ...cp dport 80 sport 1-4 actions funnel tcp dport 80 sport 1-4 unfunnel tcp
+          |                                                                ^^^^^^^^
+          help: a rule pushes a header or removes one
+        ",
+    );
+    check(
+        "tcp dport 8080 sport 1-9 actions funnel tcp dport 80 sport 101-109\ntcp dport 8081 sport 1-9 actions funnel tcp dport 80 sport 109-117 # two clients' ports",
+        r"
+        error: two flows would become one: what comes out here also comes out of line 1
+          at line 2, column 34
+          | tcp dport 8081 sport 1-9 actions funnel tcp dport 80 sport 109-117
+          |                                  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: give the two rules source ranges that don't overlap behind `actions`, or addresses that differ
         ",
     );
 }
@@ -1803,6 +2223,16 @@ fn warnings() {
           | ip saddr { 10.0.0.1, 10.0.0.1, 10.0.0.1, 10.0.0.1, 10.0.0.1,...
           | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
           help: the first match wins: move the rule up, or remove it
+        ",
+    );
+    check(
+        "ip tcp dport 80 sport 1024-29255 actions unfunnel tcp dport 8080 sport 32768-60999",
+        r"
+        warning: ports are translated back for packets from anywhere
+          at line 1, column 1
+          | ip tcp dport 80 sport 1024-29255 actions unfunnel tcp dport ...
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: a stranger with a source port of that range would reach the wrong port; match the `saddr` of clients that are known
         ",
     );
 }

@@ -365,10 +365,11 @@ impl Net {
             tos: 0,
             id: 1,
             fragment: 0x4000,
+            flow: 0,
             ttl: 64,
             protocol: TCP,
-            saddr: client_address(0),
-            daddr: SERVICE,
+            saddr: client_address(0).into(),
+            daddr: SERVICE.into(),
             options: Vec::new(),
             segment,
         }
@@ -379,7 +380,7 @@ impl Net {
 
         let on_wire = loop {
             let frame =
-                node.receive(Duration::from_secs(5))?.context("nothing crosses the link")?;
+                node.receive(Duration::from_secs(5))?.context("nothing crosses the link")?.frame;
             match Packet::read(&frame[14..]) {
                 Ok(packet) if frame[12..14] == [8, 0] && packet.protocol == TCP => break packet,
                 _ => {}

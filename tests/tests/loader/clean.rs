@@ -9,7 +9,7 @@ use crate::net::{
     FUNNEL, Finish as _, Net, UNFUNNEL, add_bpf, eventually, is_loaded, places, shown, state,
 };
 
-/// Attaches a program that is not the loader's, on both sides of its priority.
+/// Attaches a program that is not the loader's, on both sides of its priorities.
 fn attach_others(net: &Net, interface: &str) {
     let compiled = ruleset::compile("udp dport 7 actions accept").expect("it compiles");
     net.left.enter(|| {
@@ -18,7 +18,7 @@ fn attach_others(net: &Net, interface: &str) {
         let program = Program::load(&compiled, Link { link_header: 14, mtu: 0 })
             .unwrap_or_else(|e| panic!("{e}"));
         for hook in [Hook::Ingress, Hook::Egress] {
-            for priority in [100, 541] {
+            for priority in [100, 542] {
                 let place = Place { priority, handle: 1, name: "other" };
                 netlink
                     .set_filter(interfaces[0].index, hook, place, program.as_fd())
@@ -63,7 +63,9 @@ fn every_way_of_cleaning_leaves_what_is_not_ours() {
         .done();
         assert_eq!(
             run.stderr,
-            "sfunnel-loader: removed from l0 ingress\nsfunnel-loader: removed from l0 egress\n",
+            "sfunnel-loader: removed from l0 ingress\n\
+             sfunnel-loader: removed from l0 ingress for ICMP errors\n\
+             sfunnel-loader: removed from l0 egress\n",
             "{way}"
         );
         assert_eq!(state(&net.left), before, "{way}");

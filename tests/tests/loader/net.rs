@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aya::programs::loaded_programs;
 use serde_json::Value;
 use tests::binary;
-use tests::link::Link;
+use tests::link::{Link, Received};
 use tests::model::{self, Funnel, Packet, TCP, UDP};
 use tests::netns::{Checked as _, End, Netns, connect};
 
@@ -16,6 +16,8 @@ use tests::netns::{Checked as _, End, Netns, connect};
 pub const FUNNEL: &str = "udp dport 53 actions funnel tcp sport 540 dport 80";
 /// The same through other ports.
 pub const FUNNEL_ANEW: &str = "udp dport 53 actions funnel tcp sport 541 dport 81";
+/// Sends connections to port 8080 through port 80.
+pub const FUNNEL_TCP: &str = "tcp dport 8080 actions funnel tcp sport 540 dport 80";
 /// What [`FUNNEL`] sent becomes what it was.
 pub const UNFUNNEL: &str = "tcp sport 540 dport 80 actions unfunnel udp";
 
@@ -23,11 +25,12 @@ pub const UNFUNNEL: &str = "tcp sport 540 dport 80 actions unfunnel udp";
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Every variable that the loader reads.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 10] = [
     "SFUNNEL_RULESET",
     "SFUNNEL_EGRESS_RULESET",
     "IFACES",
     "DIRECTION",
+    "OFFLOAD",
     "NETNS",
     "CLEAN",
     "DEBUG",
@@ -137,15 +140,15 @@ pub fn datagram(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> P
     segment.extend((8 + payload.len() as u16).to_be_bytes());
     segment.extend([0, 0]);
     segment.extend(payload);
-    let (saddr, daddr) = (from.0, to.0);
     Packet {
         tos: 0,
         id: 0,
         fragment: 0,
+        flow: 0,
         ttl: 64,
         protocol: UDP,
-        saddr,
-        daddr,
+        saddr: from.0.into(),
+        daddr: to.0.into(),
         options: Vec::new(),
         segment,
     }
@@ -182,7 +185,7 @@ impl Outlet {
     #[track_caller]
     pub fn arrival(&self, token: &[u8]) -> Packet {
         loop {
-            let frame = self
+            let Received { frame, .. } = self
                 .outside
                 .receive(PATIENCE)
                 .unwrap_or_else(|e| panic!("{e}"))
@@ -204,7 +207,7 @@ impl Outlet {
             return None;
         }
         let (sport, dport) = arrived.ports();
-        assert_eq!(arrived, model::funnel(&sent, Funnel { through: TCP, sport, dport }));
+        assert_eq!(arrived, model::funnel(&sent, Funnel::new(TCP, sport, dport)));
         Some((sport, dport))
     }
 }
@@ -233,7 +236,7 @@ impl Inlet {
     #[track_caller]
     pub fn unfunnelled(&self) -> bool {
         let (funnelled, plain) = (token(), token());
-        let header = Funnel { through: TCP, sport: 540, dport: 80 };
+        let header = Funnel::new(TCP, 540, 80);
         self.send(&model::funnel(&self.datagram(&funnelled), header));
         self.send(&self.datagram(&plain));
         let mut bytes = [0; 64];
@@ -317,27 +320,56 @@ pub fn shown(netns: &Netns) -> Vec<Value> {
     serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}", run.stdout))
 }
 
-/// Interface and hook of everything that is attached, such as `l0 ingress`.
+/// Interface and hook of every filter for `subject`, such as `l0 ingress`.
 #[track_caller]
-pub fn places(netns: &Netns) -> Vec<String> {
+fn places_for(netns: &Netns, subject: &str) -> Vec<String> {
     let text = |value: &Value| value.as_str().expect("a string").to_owned();
     shown(netns)
         .iter()
+        .filter(|attached| attached["for"] == subject)
         .map(|attached| format!("{} {}", text(&attached["interface"]), text(&attached["hook"])))
         .collect()
+}
+
+/// Interface and hook of every ruleset that is attached, such as `l0 ingress`.
+#[track_caller]
+pub fn places(netns: &Netns) -> Vec<String> {
+    places_for(netns, "packets")
+}
+
+/// Interface and hook of every filter for ICMP errors.
+#[track_caller]
+pub fn icmp_places(netns: &Netns) -> Vec<String> {
+    places_for(netns, "icmp-errors")
+}
+
+/// The ruleset that is attached at a place.
+#[track_caller]
+pub fn shown_at(netns: &Netns, place: &str) -> Value {
+    let (interface, hook) = place.split_once(' ').expect("an interface and a hook");
+    let all = shown(netns);
+    all.iter()
+        .filter(|attached| attached["for"] == "packets")
+        .find(|attached| attached["interface"] == interface && attached["hook"] == hook)
+        .unwrap_or_else(|| panic!("nothing at {place}: {all:?}"))
+        .clone()
 }
 
 /// The rules at a place, one a line.
 #[track_caller]
 pub fn rules(netns: &Netns, place: &str) -> String {
-    let place: Vec<&str> = place.split(' ').collect();
-    let all = shown(netns);
-    let attached = all
-        .iter()
-        .find(|attached| attached["interface"] == place[0] && attached["hook"] == place[1])
-        .unwrap_or_else(|| panic!("nothing at {place:?}: {all:?}"));
+    let attached = shown_at(netns, place);
     let rules = attached["rules"].as_array().expect("a list");
     rules.iter().map(|rule| rule["rule"].as_str().expect("a string")).collect::<Vec<_>>().join("\n")
+}
+
+/// An interface's `gso_max_segs`.
+#[track_caller]
+pub fn gso_max_segs(netns: &Netns, interface: &str) -> u64 {
+    let links = netns.run(&format!("ip -d -j link show dev {interface}"));
+    let links = links.unwrap_or_else(|e| panic!("{e:#}"));
+    let links: Value = serde_json::from_str(&links).unwrap_or_else(|e| panic!("{e}: {links}"));
+    links[0]["gso_max_segs"].as_u64().unwrap_or_else(|| panic!("no gso_max_segs: {links}"))
 }
 
 /// Waits until `condition` holds.

@@ -7,7 +7,8 @@ use tests::netns::{Checked as _, Netns};
 
 use crate::all_or_nothing::CAUSES;
 use crate::net::{
-    FUNNEL, FUNNEL_ANEW, Finish as _, Net, UNFUNNEL, clear, places, rules, shown, state,
+    FUNNEL, FUNNEL_ANEW, FUNNEL_TCP, Finish as _, Net, UNFUNNEL, clear, gso_max_segs, places,
+    rules, shown, state,
 };
 
 /// `program` with no other capabilities than these, and without a way to get more; the file system
@@ -63,7 +64,8 @@ fn two_capabilities_are_enough() {
         assert_eq!(
             run.stderr,
             "sfunnel-loader: attached to l0 ingress, rules: 1\n\
-             sfunnel-loader: attached to l0 egress, rules: 1\n"
+             sfunnel-loader: attached to l0 egress, rules: 1\n\
+             sfunnel-loader: attached to l0 ingress for ICMP errors, rules: 1\n"
         );
         assert_eq!(outlet.funnelled(), Some(ports));
         assert!(inlet.unfunnelled());
@@ -71,6 +73,19 @@ fn two_capabilities_are_enough() {
     loader(&net.left, &TWO).arg("clean").finish().done();
     assert_eq!(places(&net.left), [""; 0]);
     assert_eq!(outlet.funnelled(), None);
+}
+
+#[test]
+fn they_are_enough_to_lower_gso_max_segs_and_to_restore_it() {
+    let net = Net::new(1);
+    net.run("ip link set dev l0 gso_max_segs 77");
+    for _ in 0..2 {
+        loader(&net.left, &TWO).env("SFUNNEL_EGRESS_RULESET", FUNNEL_TCP).finish().done();
+        assert_eq!(gso_max_segs(&net.left, "l0"), 1);
+    }
+    let run = loader(&net.left, &TWO).arg("clean").finish().done();
+    assert_eq!(run.last_line(), "sfunnel-loader: l0: gso_max_segs 1 -> 77, as it was");
+    assert_eq!(gso_max_segs(&net.left, "l0"), 77);
 }
 
 #[test]
@@ -90,6 +105,36 @@ fn as_many_rules_as_there_may_be() {
         run.last_line(),
         format!("sfunnel-loader: attached to l0 ingress, rules: {}", abi::MAX_RULES)
     );
+}
+
+#[test]
+fn every_kind_of_rule_by_itself() {
+    // Of a single rule the verifier knows what it is, and looks at other parts of the program.
+    let net = Net::new(1);
+    for rule in [
+        "tcp actions accept",
+        "udp dport 53 actions drop",
+        "ip tcp dport 80 actions dnat 10.0.0.9",
+        "ip6 udp dport 80 actions dnat fd00::9",
+        "tcp dport 8080 actions funnel tcp sport 540 dport 80",
+        "tcp dport 8080 actions funnel tcp sport 540 dport 80 flags { syn, ack }",
+        "ip6 tcp dport 8080 actions funnel udp sport 540 dport 80",
+        "udp dport 53 actions funnel tcp sport 540 dport 80",
+        "udp dport 53 actions funnel udp sport 540 dport 80",
+        "ip daddr 10.9.0.2 udp dport 53 actions funnel udp sport 540 dport 80 dnat 10.0.0.9",
+        "tcp sport 540 dport 80 actions unfunnel tcp",
+        "tcp sport 540 dport 80 actions unfunnel tcp dport 9090",
+        "ip6 saddr fd00::/64 tcp sport 540 dport 80 actions unfunnel udp",
+        "udp sport 540 dport 80 actions unfunnel tcp",
+        "udp sport 540 dport 80 actions unfunnel udp",
+        "tcp sport 32768-60999 dport 8080 actions funnel tcp sport 1024-29255 dport 80",
+        "ip6 udp sport 32768-60999 dport 53 actions funnel udp sport 1024-29255 dport 80",
+    ] {
+        loader(&net.left, &TWO)
+            .envs([("SFUNNEL_RULESET", rule), ("DIRECTION", "both")])
+            .finish()
+            .done();
+    }
 }
 
 #[test]

@@ -84,7 +84,10 @@ fn rulesets() {
             "line 2, column 10: `/33` is not an IPv4 prefix length",
         ),
         ("udp dport 53 actions", "line 1, column 21: `actions` without an action"),
-        ("ip saddr ::1 udp actions accept", "line 1, column 10: `::1` is an IPv6 address"),
+        (
+            "ip saddr ::1 udp actions accept",
+            "line 1, column 10: `::1` is an IPv6 address in a rule for IPv4",
+        ),
     ];
     let file = tempfile::NamedTempFile::new().expect("a file");
     let path = file.path();
@@ -160,7 +163,9 @@ fn flags_and_variables() {
     let user = User::new();
     let missing = format!("{}-missing", net.left.name());
     // Words of the command line, a variable, code, reason.
-    let table: [(&str, (&str, &str), i32, String); 15] = [
+    let table: [(&str, (&str, &str), i32, String); 17] = [
+        ("", ("OFFLOAD", "off"), 2, format!("OFFLOAD: \"off\" is not `limit` or `keep`{HELP}")),
+        ("--offload 1", ("", ""), 2, format!("--offload: \"1\" is not `limit` or `keep`{HELP}")),
         ("", ("DIRECTION", "sideways"), 2, format!("DIRECTION: \"sideways\" is not `ingress`, `egress` or `both`{HELP}")),
         ("--direction up", ("", ""), 2, format!("--direction: \"up\" is not `ingress`, `egress` or `both`{HELP}")),
         ("", ("N_ATTEMPTS", "0"), 2, format!("N_ATTEMPTS: \"0\" is not a number from 1 to 1000{HELP}")),
@@ -200,7 +205,9 @@ fn a_file_without_end_is_too_long() {
 fn variables_that_are_not_utf8() {
     let net = Net::new(1);
     let user = User::new();
-    for variable in ["SFUNNEL_RULESET", "SFUNNEL_EGRESS_RULESET", "IFACES", "DIRECTION", "NETNS"] {
+    for variable in
+        ["SFUNNEL_RULESET", "SFUNNEL_EGRESS_RULESET", "IFACES", "DIRECTION", "OFFLOAD", "NETNS"]
+    {
         let value = OsStr::from_bytes(b"udp actions accept # \xFF");
         let reason =
             format!("sfunnel-loader: {variable} is not valid UTF-8; see `sfunnel-loader --help`");

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tests::model::{self, Funnel, TCP};
 
-use crate::net::{FUNNEL, FUNNEL_ANEW, Net, UNFUNNEL, eventually, is_loaded, places, rules, shown};
+use crate::net::{
+    FUNNEL, FUNNEL_ANEW, Net, UNFUNNEL, eventually, is_loaded, places, rules, shown, shown_at,
+};
 
 #[test]
 fn a_second_run_replaces_the_first() {
@@ -14,14 +16,14 @@ fn a_second_run_replaces_the_first() {
     for _ in 0..3 {
         assert_eq!(outlet.funnelled(), Some((540, 80)));
     }
-    let old = shown(&net.left);
-    assert_eq!(old[0]["rules"][0]["packets"], 3);
+    let old = shown_at(&net.left, "l0 egress");
+    assert_eq!(old["rules"][0]["packets"], 3);
 
     net.load(&[("SFUNNEL_EGRESS_RULESET", FUNNEL_ANEW)]);
-    let new = shown(&net.left);
-    assert_eq!((old.len(), new.len()), (1, 1));
-    assert_ne!(old[0]["program"], new[0]["program"]);
-    assert_eq!(new[0]["rules"][0]["packets"], 0);
+    let new = shown_at(&net.left, "l0 egress");
+    assert_eq!(places(&net.left), ["l0 egress"]);
+    assert_ne!(old["program"], new["program"]);
+    assert_eq!(new["rules"][0]["packets"], 0);
     assert_eq!(rules(&net.left, "l0 egress"), FUNNEL_ANEW);
     assert_eq!(outlet.funnelled(), Some((541, 81)));
 
@@ -30,7 +32,7 @@ fn a_second_run_replaces_the_first() {
     assert_eq!(filters.lines().count(), 2, "{filters}");
     let qdiscs = net.run("tc qdisc show dev l0");
     assert_eq!(qdiscs.matches("clsact").count(), 1, "{qdiscs}");
-    let old = old[0]["program"].as_u64().expect("a number");
+    let old = old["program"].as_u64().expect("a number");
     eventually("the first program goes", || !is_loaded(old));
 }
 
@@ -50,10 +52,12 @@ fn the_same_rules_again_are_a_new_program() {
 fn a_run_for_one_hook_leaves_the_other() {
     let net = Net::new(2);
     net.load(&[("SFUNNEL_RULESET", UNFUNNEL), ("SFUNNEL_EGRESS_RULESET", FUNNEL)]);
-    let before = shown(&net.left);
+    let all = ["l0 ingress", "l0 egress", "l1 ingress", "l1 egress"];
+    let shown = || all.map(|place| shown_at(&net.left, place));
+    let before = shown();
     net.load(&[("SFUNNEL_EGRESS_RULESET", FUNNEL_ANEW), ("IFACES", "l1")]);
-    let after = shown(&net.left);
-    assert_eq!(places(&net.left), ["l0 ingress", "l0 egress", "l1 ingress", "l1 egress"]);
+    let after = shown();
+    assert_eq!(places(&net.left), all);
     assert_eq!(before[..3], after[..3]);
     assert_ne!(before[3], after[3]);
 }
@@ -93,7 +97,7 @@ fn no_packet_slips_through_while_rules_are_replaced() {
                 let arrived = outlet.arrival(&packet.segment[8..]);
                 let rules = usize::from(arrived.ports() == (541, 81));
                 let (sport, dport) = [(540, 80), (541, 81)][rules];
-                assert_eq!(arrived, model::funnel(packet, Funnel { through: TCP, sport, dport }));
+                assert_eq!(arrived, model::funnel(packet, Funnel::new(TCP, sport, dport)));
                 by_rules[rules] += 1;
             }
         }

@@ -19,7 +19,7 @@ fn counters_and_reasons() {
     for _ in 0..3 {
         outlet.send(&outlet.query(&[0; 12]));
     }
-    // With the header it would be longer than the MTU of 1500 bytes.
+    // With the header it would be longer than the MTU of 1500 bytes; its sender is told so.
     outlet.send(&outlet.query(&[0; 1472]));
     for _ in 0..2 {
         let more_fragments = 0x2000;
@@ -39,7 +39,7 @@ fn counters_and_reasons() {
     }
     assert!(inlet.unfunnelled());
 
-    let attached = |hook, program: &serde_json::Value, rules, counted: &[(&str, u64)]| {
+    let attached = |hook, subject, program: &serde_json::Value, rules, counted: &[(&str, u64)]| {
         let reasons = [
             "fragment",
             "too-short",
@@ -51,6 +51,9 @@ fn counters_and_reasons() {
             "helper-error",
             "dropped",
             "unfinished",
+            "too-big",
+            "extension-header",
+            "quote-too-short",
         ];
         let not_done: Vec<_> = reasons
             .iter()
@@ -62,6 +65,7 @@ fn counters_and_reasons() {
         json!({
             "interface": "l0",
             "hook": hook,
+            "for": subject,
             "program": program,
             "rules": rules,
             "not_done": not_done,
@@ -72,6 +76,7 @@ fn counters_and_reasons() {
     let expected = [
         attached(
             "ingress",
+            "packets",
             &programs[0],
             json!([
                 // IP, TCP and UDP headers, and eight bytes.
@@ -81,13 +86,21 @@ fn counters_and_reasons() {
             &[("not-funnelled", 4)],
         ),
         attached(
-            "egress",
+            "ingress",
+            "icmp-errors",
             &programs[1],
+            json!([rule("tcp sport 80 dport 540 actions unfunnel udp", 0, 0)]),
+            &[],
+        ),
+        attached(
+            "egress",
+            "packets",
+            &programs[2],
             json!([
                 rule("udp dport 53 actions funnel tcp sport 540 dport 80", 3, 3 * (20 + 8 + 12)),
                 rule("udp dport 54 actions accept", 0, 0),
             ]),
-            &[("no-room", 1), ("fragment", 2)],
+            &[("too-big", 1), ("fragment", 2)],
         ),
     ];
     // What an interface receives may be dealt with a little later.
@@ -103,14 +116,17 @@ l0 ingress (BPF program {})
              1             56  tcp sport 540 dport 80 actions unfunnel udp
              4            512  ip saddr 10.9.0.2 udp dport {{ 7, 9 }} actions drop
              4                 not done: not-funnelled
+l0 ingress for ICMP errors (BPF program {})
+       packets          bytes  rule
+             0              0  tcp sport 80 dport 540 actions unfunnel udp
 l0 egress (BPF program {})
        packets          bytes  rule
              3            120  udp dport 53 actions funnel tcp sport 540 dport 80
              0              0  udp dport 54 actions accept
              2                 not done: fragment
-             1                 not done: no-room
+             1                 not done: too-big
 ",
-            programs[0], programs[1]
+            programs[0], programs[1], programs[2]
         )
     );
     assert_eq!(text.stderr, "");
@@ -128,6 +144,7 @@ fn several_interfaces_or_those_named() {
         let run = net.loader().args(["show", "--json"]).args(arguments).finish().done();
         let all: Vec<serde_json::Value> = serde_json::from_str(&run.stdout).expect("JSON");
         all.iter()
+            .filter(|attached| attached["for"] == "packets")
             .map(|attached| {
                 let place = format!("{} {}", attached["interface"], attached["hook"]);
                 let packets = attached["rules"][0]["packets"].as_u64().expect("a number");

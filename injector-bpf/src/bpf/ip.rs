@@ -1,0 +1,263 @@
+//! IP headers of both families: the read of the first one in a frame, and what a rule changes.
+
+use core::ptr;
+
+use abi::Reason;
+
+use super::checksum::Sum;
+use super::ports::Ports;
+use super::skb::{Done, Offset, Plain, Skb};
+use super::vlan::{self, Tags};
+
+/// EtherTypes (IANA), in network byte order.
+pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+/// See [`ETHERTYPE_IPV4`].
+pub const ETHERTYPE_IPV6: u16 = 0x86DD_u16.to_be();
+
+/// Bytes of an Ethernet header (IEEE 802.3).
+const ETHERNET: usize = 14;
+
+/// Bytes of source and destination port, with which TCP and UDP headers begin.
+const PORTS: usize = 4;
+
+/// Of IPv4's field for fragments, the offset (RFC 791, 3.1).
+pub const FRAGMENT_OFFSET: u16 = 0x1FFF;
+/// And the bit that more of them follow.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+
+/// Bytes of the header of `family`, without IPv4's options: 20 or 40. Behind them
+/// `bpf_skb_adjust_room` makes room.
+#[inline(always)]
+pub fn base_len(family: u32) -> u32 {
+    20 + 20 * family
+}
+
+/// An IPv4 header up to its addresses (RFC 791, 3.1). Numbers in network byte order.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Ipv4Head {
+    pub version_ihl: u8,
+    pub tos: u8,
+    pub total_len: u16,
+    pub id: u16,
+    pub fragment: u16,
+    pub ttl: u8,
+    pub protocol: u8,
+    pub check: u16,
+}
+
+/// An IPv6 header up to its addresses (RFC 8200, 3). Numbers in network byte order.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Ipv6Head {
+    pub version_flow: u32,
+    pub payload_len: u16,
+    pub next_header: u8,
+    pub hop_limit: u8,
+}
+
+// SAFETY: integers without padding.
+unsafe impl Plain for Ipv4Head {}
+// SAFETY: integers without padding.
+unsafe impl Plain for Ipv6Head {}
+
+/// What an IP header says, unchecked.
+pub struct IpHeader {
+    /// VLAN tags in front of it.
+    pub tags: Tags,
+    /// Where it begins.
+    pub l3: Offset,
+    /// An [`abi::Family`] as a number.
+    pub family: u32,
+    /// Version field.
+    pub version: u32,
+    /// Bytes of the header, options included.
+    pub ip_len: u32,
+    /// Bytes of header and payload; 0 if it says 0, as that of merged packets may.
+    pub total_len: u32,
+    /// Protocol, or IPv6's next header.
+    pub protocol: u8,
+    /// IPv4's field for fragments.
+    pub fragment: u16,
+    /// The first four bytes behind the header; 0 if they are not there.
+    pub ports: Ports,
+    /// Both addresses.
+    pub addresses: Addresses,
+}
+
+/// The addresses of a packet in network byte order; of IPv4 the last number, behind zeros.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Addresses {
+    pub saddr: [u32; 4],
+    pub daddr: [u32; 4],
+}
+
+// SAFETY: integers without padding.
+unsafe impl Plain for Addresses {}
+
+impl Addresses {
+    /// Sum of all words of both.
+    #[inline(always)]
+    pub fn sum(&self) -> Sum {
+        Sum::address(&self.saddr).add(Sum::address(&self.daddr))
+    }
+
+    /// Makes them those of `other`, with source and destination exchanged.
+    #[inline(always)]
+    pub fn set_exchanged(&mut self, other: &Self) {
+        let words = |from: &[u32; 4], to: &mut [u32; 4]| {
+            let [a, b, c, d] = from;
+            let [e, f, g, h] = to;
+            for (from, to) in [(a, e), (b, f), (c, g), (d, h)] {
+                // SAFETY: references. Word by word: of more at once, the compiler makes copies on
+                // the stack, and compares pointers, which not every verifier allows.
+                unsafe { ptr::write_volatile(to, ptr::read_volatile(from)) };
+            }
+        };
+        words(&other.saddr, &mut self.daddr);
+        words(&other.daddr, &mut self.saddr);
+    }
+}
+
+impl IpHeader {
+    /// Reads the packet's own header. `false`: it is no IP packet.
+    #[inline(always)]
+    pub fn read(&mut self, skb: &Skb, link_header: u32) -> Result<bool, Reason> {
+        if link_header as usize == ETHERNET && self.read_linear(skb) {
+            return Ok(true);
+        }
+        let Some((ethertype, tags, l3)) = vlan::network_header(skb, link_header) else {
+            return Ok(false);
+        };
+        self.tags = tags;
+        let family = (ethertype == ETHERTYPE_IPV6).into();
+        self.load(skb, family, l3).map_err(|_| Reason::TooShort)?;
+        Ok(true)
+    }
+
+    /// As nearly all packets are: without tags, without options.
+    #[inline(always)]
+    fn read_linear(&mut self, skb: &Skb) -> bool {
+        let Some(frame) = skb.linear::<{ ETHERNET + 20 + PORTS }>() else { return false };
+        let ethertype = frame.load16::<{ ETHERNET - 2 }>();
+        if ethertype == ETHERTYPE_IPV4 {
+            let first = frame.load32::<ETHERNET>();
+            let [version_ihl, _, len @ ..] = first.to_ne_bytes();
+            if version_ihl != 0x45 {
+                return false;
+            }
+            let [_, protocol, ..] = frame.load32::<{ ETHERNET + 8 }>().to_ne_bytes();
+            (self.family, self.version, self.ip_len) = (0, 4, 20);
+            self.total_len = u16::from_be_bytes(len).into();
+            self.protocol = protocol;
+            self.fragment = u16::from_be(frame.load16::<{ ETHERNET + 6 }>());
+            self.ports = Ports::from_bytes(frame.load32::<{ ETHERNET + 20 }>());
+            self.addresses.saddr = [0, 0, 0, frame.load32::<{ ETHERNET + 12 }>()];
+            self.addresses.daddr = [0, 0, 0, frame.load32::<{ ETHERNET + 16 }>()];
+        } else if ethertype == ETHERTYPE_IPV6 {
+            let Some(frame) = skb.linear::<{ ETHERNET + 40 + PORTS }>() else { return false };
+            let [version, ..] = frame.load32::<ETHERNET>().to_ne_bytes();
+            let [len0, len1, next_header, _] = frame.load32::<{ ETHERNET + 4 }>().to_ne_bytes();
+            (self.family, self.version, self.ip_len) = (1, u32::from(version >> 4), 40);
+            self.total_len = ipv6_total_len(u16::from_be_bytes([len0, len1]));
+            self.protocol = next_header;
+            self.fragment = 0;
+            self.ports = Ports::from_bytes(frame.load32::<{ ETHERNET + 40 }>());
+            self.addresses.saddr = [
+                frame.load32::<{ ETHERNET + 8 }>(),
+                frame.load32::<{ ETHERNET + 12 }>(),
+                frame.load32::<{ ETHERNET + 16 }>(),
+                frame.load32::<{ ETHERNET + 20 }>(),
+            ];
+            self.addresses.daddr = [
+                frame.load32::<{ ETHERNET + 24 }>(),
+                frame.load32::<{ ETHERNET + 28 }>(),
+                frame.load32::<{ ETHERNET + 32 }>(),
+                frame.load32::<{ ETHERNET + 36 }>(),
+            ];
+        } else {
+            return false;
+        }
+        (self.tags, self.l3) = (Tags::NONE, Offset(ETHERNET as u32));
+        true
+    }
+
+    /// Reads the header of `family` at `l3`, with what is behind it.
+    #[inline(always)]
+    pub fn load(&mut self, skb: &Skb, family: u32, l3: Offset) -> Done {
+        (self.l3, self.family) = (l3, family);
+        if family == 0 {
+            let head = skb.load::<Ipv4Head>(l3)?;
+            self.version = (head.version_ihl >> 4).into();
+            self.ip_len = u32::from(head.version_ihl & 0xF) * 4;
+            self.total_len = u16::from_be(head.total_len).into();
+            self.protocol = head.protocol;
+            self.fragment = u16::from_be(head.fragment);
+            let [saddr, daddr] = skb.load::<[u32; 2]>(l3 + 12)?;
+            self.addresses = Addresses { saddr: [0, 0, 0, saddr], daddr: [0, 0, 0, daddr] };
+        } else {
+            let head = skb.load::<Ipv6Head>(l3)?;
+            (self.version, self.ip_len) = (u32::from_be(head.version_flow) >> 28, 40);
+            self.total_len = ipv6_total_len(u16::from_be(head.payload_len));
+            self.protocol = head.next_header;
+            self.fragment = 0;
+            skb.load_to(l3 + 8, &mut self.addresses)?;
+        }
+        self.ports = skb.load::<Ports>(l3 + self.ip_len).unwrap_or(Ports::NONE);
+        Ok(())
+    }
+}
+
+/// 0 stays 0: jumbograms (RFC 2675) and merged packets say so.
+#[inline(always)]
+fn ipv6_total_len(payload_len: u16) -> u32 {
+    match payload_len {
+        0 => 0,
+        len => u32::from(len) + 40,
+    }
+}
+
+/// What a rule changes in an IP header.
+pub struct Change<'a> {
+    /// Protocol, or IPv6's next header.
+    pub protocol: u8,
+    /// By how much the packet has grown, in bytes.
+    pub growth: i32,
+    /// New destination address in network byte order.
+    pub daddr: Option<&'a [u32; 4]>,
+}
+
+/// Changes the header of `family` at `l3`.
+///
+/// IPv4's checksum is updated by the difference (RFC 1624): a header that arrived broken leaves as
+/// broken.
+#[inline(always)]
+pub fn change(skb: &Skb, family: u32, l3: Offset, change: &Change<'_>) -> Done {
+    let grown = |len: u16| (u16::from_be(len).wrapping_add(change.growth as u16)).to_be();
+    if family == 0 {
+        let mut head = skb.load::<Ipv4Head>(l3)?;
+        let total_len = grown(head.total_len);
+        let mut sum = Sum::behind(head.check)
+            .minus(head.total_len)
+            .plus(total_len)
+            .minus(u16::from(head.protocol).to_be())
+            .plus(u16::from(change.protocol).to_be());
+        if let Some([.., daddr]) = change.daddr {
+            sum = sum.minus32(skb.load::<u32>(l3 + 16)?).plus32(*daddr);
+            skb.store_from(l3 + 16, daddr)?;
+        }
+        head.protocol = change.protocol;
+        head.total_len = total_len;
+        head.check = sum.checksum();
+        skb.store(l3, &head)
+    } else {
+        let mut head = skb.load::<Ipv6Head>(l3)?;
+        head.payload_len = grown(head.payload_len);
+        head.next_header = change.protocol;
+        if let Some(daddr) = change.daddr {
+            skb.store_from(l3 + 24, daddr)?;
+        }
+        skb.store(l3, &head)
+    }
+}

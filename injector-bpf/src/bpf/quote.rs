@@ -1,0 +1,183 @@
+//! Undoes in an ICMP error what the funnel did to the packet that it quotes, so that the error finds
+//! the socket that sent it.
+//!
+//! ```text
+//! before   [ip][options][icmp][quoted ip][funnel header][l4 ...]
+//! after    [ip][options][icmp][quoted ip]               [l4 ...]
+//! ```
+//!
+//! The rule is that for packets of the error's own direction. In the quote, source and destination
+//! have changed places.
+
+use abi::{Config, Reason, RuleEntry, action, wire};
+
+use super::checksum::Sum;
+use super::icmp::{IcmpError, icmp_protocol};
+use super::ip::{self, Change};
+use super::packet::{Packet, tcp_data_offset};
+use super::ports::Ports;
+use super::rewrite::rewrite;
+use super::skb::{Done, Offset, Skb};
+
+/// Bytes of the inner TCP or UDP header by which its socket is found.
+const NEEDED: u32 = 8;
+
+/// From IPv6's header to its payload length.
+const PAYLOAD_LEN: u32 = 4;
+
+/// Carries out `rule` on the quote. `false`: it has nothing to say about errors.
+#[inline(always)]
+pub fn undo(skb: &Skb, packet: &Packet, rule: &RuleEntry, config: &Config) -> Result<bool, Reason> {
+    let is = |action: u8| rule.action == action && config.quoted_actions >> action & 1 != 0;
+    if is(action::TRANSLATE) {
+        translate(skb, packet, rule)?;
+    } else if is(action::UNFUNNEL) {
+        unfunnel(skb, packet, rule)?;
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Translates the ports of the quoted packet.
+#[inline(always)]
+fn translate(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reason> {
+    let l4 = packet.quote + packet.base_len();
+    let old = skb.load::<Ports>(packet.ip.l3 + l4)?;
+    let new = old.plus(rule.dport, rule.sport);
+    let changed = new.instead_of(old);
+    let check = Check::look(skb, packet, l4, packet.ip.protocol, changed)?;
+    let icmp_check = packet.l4() + 2;
+    let sum = Sum::behind(skb.load::<u16>(icmp_check)?).add(changed).add(check.changed());
+    let write = || -> Done {
+        skb.store(packet.ip.l3 + l4, &new)?;
+        check.store(skb, packet.ip.l3, 0)?;
+        skb.store(icmp_check, &sum.checksum())
+    };
+    write().map_err(|_| Reason::Dropped)
+}
+
+/// What becomes of a TCP or UDP checksum in a quote, which may end before it.
+struct Check {
+    /// Bytes to it from the frame's IP header; 0: it is not there, or says that there is none.
+    at: u32,
+    old: u16,
+    new: u16,
+}
+
+impl Check {
+    /// The one in the header of `protocol`, `l4` bytes behind the frame's IP header, once its
+    /// segment sums up to `changed` more.
+    #[inline(always)]
+    fn look(
+        skb: &Skb,
+        packet: &Packet,
+        l4: u32,
+        protocol: u8,
+        changed: Sum,
+    ) -> Result<Self, Reason> {
+        let (mut at, mut old, mut new) = (0, 0, 0);
+        let place = l4 + wire::checksum_offset(protocol);
+        if place + 2 <= packet.total_len() {
+            let check = skb.load::<u16>(packet.ip.l3 + place)?;
+            if check != 0 {
+                (at, old) = (place, check);
+                new = Sum::behind(check).add(changed).checksum_of(protocol);
+            }
+        }
+        let forget = |value: u16| skb.forget(value.into()) as u16;
+        Ok(Self { at: skb.forget(at), old: forget(old), new: forget(new) })
+    }
+
+    #[inline(always)]
+    fn changed(&self) -> Sum {
+        Sum::ZERO.plus(self.new).minus(self.old)
+    }
+
+    /// Writes the new one, which has moved `up` bytes nearer to the IP header at `l3`.
+    #[inline(always)]
+    fn store(&self, skb: &Skb, l3: Offset, up: u32) -> Done {
+        if self.at == 0 {
+            return Ok(());
+        }
+        skb.store(l3 + (self.at - up), &self.new)
+    }
+}
+
+/// Removes the funnel header from the quoted packet, and what it takes from the MTU that the error
+/// tells.
+#[inline(always)]
+fn unfunnel(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reason> {
+    let family = packet.ip.family;
+    let header_len = wire::header_len(packet.ip.protocol);
+    let base_len = packet.base_len();
+    let outer = packet.quote + base_len;
+    let inner = outer + header_len;
+    let icmp = skb.load::<IcmpError>(packet.l4())?;
+    if packet.total_len() < inner + NEEDED || icmp.has_objects(family) {
+        return Err(Reason::QuoteTooShort);
+    }
+    if packet.ip.protocol == wire::TCP && tcp_data_offset(skb, packet.ip.l3 + outer)? != header_len
+    {
+        return Err(Reason::NotFunnelled);
+    }
+
+    let packet = skb.again(packet);
+    let old = skb.load::<Ports>(packet.ip.l3 + inner)?;
+    let ports = old.or(rule.inner_dport, rule.inner_sport);
+    let changed = ports.instead_of(old);
+    let addressed = changed.add(packet.ip.addresses.sum());
+    let check = Check::look(skb, packet, inner, rule.protocol, addressed)?;
+    let mtu = icmp.reduced_mtu(family, header_len);
+    // Of an IPv4 header in the quote the sum stays as it is: its own checksum sees to that.
+    let lengths = if family == 0 {
+        Sum::ZERO
+    } else {
+        let quoted = skb.load::<u16>(packet.ip.l3 + (packet.quote + PAYLOAD_LEN))?;
+        let shorter = |len: u16| len.wrapping_sub(header_len as u16);
+        let own = packet.l4_len as u16;
+        Sum::ZERO
+            .minus(quoted)
+            .plus(shorter(u16::from_be(quoted)).to_be())
+            .minus(u16::from_ne_bytes([packet.ip.protocol, 0]))
+            .plus(u16::from_ne_bytes([rule.protocol, 0]))
+            // The length in the error's own pseudo-header.
+            .minus(own.to_be())
+            .plus(shorter(own).to_be())
+    };
+    let sum = Sum::behind(icmp.check)
+        .subtract(skb.sum_header(packet.ip.l3 + outer, header_len)?)
+        .add(changed)
+        .add(check.changed())
+        .minus(icmp.rest[1])
+        .plus(mtu)
+        .add(lengths.forget(skb));
+    let icmp = IcmpError { check: sum.checksum(), rest: [icmp.rest[0], mtu], ..icmp };
+
+    rewrite(
+        skb,
+        packet,
+        |_, l3| {
+            // All that stands between the IP header's fixed part and the funnel header.
+            let behind = l3 + base_len;
+            let kept = skb.save(behind, outer - base_len)?;
+            skb.adjust_room(-(header_len as i32))?;
+            skb.restore(behind, &kept).map_err(|_| Reason::Dropped)
+        },
+        |packet, l3| {
+            let growth = -(header_len as i32);
+            let protocol = icmp_protocol(family);
+            ip::change(skb, family, l3, &Change { protocol, growth, daddr: None })?;
+            let quoted = l3 + packet.quote;
+            ip::change(
+                skb,
+                family,
+                quoted,
+                &Change { protocol: rule.protocol, growth, daddr: None },
+            )?;
+            skb.store(l3 + packet.ip.ip_len, &icmp)?;
+            skb.store(l3 + outer, &ports)?;
+            check.store(skb, l3, header_len)
+        },
+    )
+}
