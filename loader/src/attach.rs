@@ -142,12 +142,13 @@ pub fn clean<'a>(
             let filters = filters(netlink, interface, hook)?;
             for subject in Subject::ALL {
                 let Some(ours) = subject.find(&filters) else { continue };
+                // First, for a run that is killed in between: the filter's name has what it was.
+                let limit = Limit::new(interface, None, Offload::Keep, ours.gso_max_segs);
+                cleaned.notices.extend(limit.settle(netlink));
                 netlink.remove_filter(interface.index, hook, subject.place()).map_err(|error| {
                     AttachError::Remove { interface: name.to_owned(), hook, error }
                 })?;
                 cleaned.removed.push((name, hook, subject));
-                let limit = Limit::new(interface, None, Offload::Keep, ours.gso_max_segs);
-                cleaned.notices.extend(limit.raise(netlink));
             }
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! settings   flags and environment -> what to do
 //! object     compiled ruleset -> maps and a program in the kernel
+//! lock       one run at a time in a network namespace
 //! netlink    interfaces, the clsact qdisc, filters
 //! ours       which filters are ours
 //! offload    packets that would be segmented behind the program
@@ -14,6 +15,7 @@
 //! when the process ends.
 
 pub mod attach;
+pub mod lock;
 pub mod netlink;
 pub mod netns;
 pub mod object;

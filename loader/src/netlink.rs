@@ -85,6 +85,8 @@ pub struct Filter {
     pub index: i32,
     /// Where on the interface.
     pub hook: Hook,
+    /// Packets pass chain 0; the others are where a filter's action may send them.
+    pub chain: u32,
     /// Lower ones are asked first.
     pub priority: u16,
     /// EtherType of the packets that it sees, as [`ETH_P_ALL`] is one.
@@ -359,6 +361,7 @@ fn filter(message: &TcMessage, hook: Hook) -> Option<Filter> {
     let mut filter = Filter {
         index: message.header.index,
         hook,
+        chain: 0,
         priority: (message.header.info >> 16) as u16,
         protocol: message.header.info as u16,
         handle: message.header.handle.into(),
@@ -369,6 +372,7 @@ fn filter(message: &TcMessage, hook: Hook) -> Option<Filter> {
     for attribute in &message.attributes {
         match attribute {
             TcAttribute::Kind(kind) => filter.kind.clone_from(kind),
+            TcAttribute::Chain(chain) => filter.chain = *chain,
             TcAttribute::Options(options) => {
                 for option in options {
                     match option {

@@ -148,13 +148,24 @@ impl Program {
         let mut programs = Vec::with_capacity(jobs.len());
         for jobs in jobs.chunks(threads) {
             thread::scope(|scope| {
-                let loading: Vec<_> = jobs
+                let load = |&(compiled, link): &(&Compiled, Link)| Self::load(compiled, link);
+                let Some((last, others)) = jobs.split_last() else { return Ok(()) };
+                let others: Vec<_> = others
                     .iter()
-                    .map(|&(compiled, link)| scope.spawn(move || Self::load(compiled, link)))
+                    .map(|job| {
+                        let thread = thread::Builder::new().spawn_scoped(scope, move || load(job));
+                        thread.map_err(|_| job)
+                    })
                     .collect();
-                for thread in loading {
-                    programs.push(thread.join().unwrap_or_else(|e| resume_unwind(e))?);
+                let last = load(last);
+                for other in others {
+                    programs.push(match other {
+                        Ok(thread) => thread.join().unwrap_or_else(|e| resume_unwind(e)),
+                        // No thread can be had (RLIMIT_NPROC, a pids cgroup): it takes longer.
+                        Err(job) => load(job),
+                    }?);
                 }
+                programs.push(last?);
                 Ok(())
             })?;
         }
@@ -200,7 +211,8 @@ impl Maps {
             }
         }
         let Link { link_header, mtu } = link;
-        let config = Config { roots: tables.roots, link_header, mtu, actions, quoted_actions };
+        let (roots, words) = (tables.roots, abi::Tables::words(tables));
+        let config = Config { roots, link_header, mtu, actions, quoted_actions, words };
         let source = chunks(&compiled.ruleset.to_string());
 
         let mut maps = Self(HashMap::new());

@@ -1,8 +1,12 @@
 //! Packets of several segments: a header that is pushed on one would be on its first segment only.
 //!
 //! TCP makes them whatever the interface's features say; only `gso_max_segs` limits it. So where
-//! egress rules encapsulate TCP it is lowered to 1 before they are attached, and raised again when
-//! they are gone. What it was is remembered in the name of their filter (see [`crate::ours`]).
+//! egress rules encapsulate TCP it is lowered to 1, and raised again for rules that do without or
+//! when they go. What it was is remembered in the name of their filter (see [`crate::ours`]).
+//!
+//! The filter comes first: a run that is killed between the two, or undone, leaves no interface
+//! lowered of which nobody knows what it was. A connection that begins between the two is like one
+//! that is older than the rules.
 
 use std::fmt;
 use std::fs;
@@ -37,12 +41,8 @@ pub struct Limit<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Leave,
-    /// Before the filter is attached.
     Lower,
-    /// When it is.
-    Raise {
-        to: u32,
-    },
+    Raise { to: u32 },
 }
 
 impl<'a> Limit<'a> {
@@ -63,6 +63,9 @@ impl<'a> Limit<'a> {
                 limit.earlier = Some(value);
             } else if value == LIMIT {
                 limit.earlier = earlier;
+                if earlier.is_none() {
+                    limit.notices.push(Notice::lowered_already(interface));
+                }
             }
             return limit;
         }
@@ -71,7 +74,7 @@ impl<'a> Limit<'a> {
             if value == LIMIT {
                 limit.step = Step::Raise { to };
                 stays = to;
-            } else if !needed {
+            } else if !needed && value != to {
                 limit.notices.push(Notice::changed(interface, value));
             }
         }
@@ -81,46 +84,17 @@ impl<'a> Limit<'a> {
         limit
     }
 
-    /// The first step: new connections send packets of one segment.
-    ///
-    /// Where the kernel refuses, all the rest of the rules can be had all the same.
-    pub fn lower(&mut self, netlink: &mut Netlink) {
-        if self.step != Step::Lower {
-            return;
-        }
+    /// Does it, and returns what the user should know. Where the kernel refuses, all the rest of the
+    /// rules can be had all the same.
+    pub fn settle(mut self, netlink: &mut Netlink) -> Vec<Notice> {
         let interface = self.interface;
-        let notice = match netlink.set_gso_max_segs(interface.index, LIMIT) {
-            Ok(()) => Notice::lowered(interface),
-            Err(error) => {
-                self.step = Step::Leave;
-                self.earlier = None;
-                Notice::not_lowered(interface, &error)
-            }
-        };
-        self.notices.push(notice);
-    }
-
-    /// The last step: what needed the limit is gone. Returns what the user should know of all.
-    pub fn raise(mut self, netlink: &mut Netlink) -> Vec<Notice> {
-        if let Step::Raise { to } = self.step {
-            let result = netlink.set_gso_max_segs(self.interface.index, to);
-            self.notices.push(Notice::raised(self.interface, to, result));
+        let mut set = |segments| netlink.set_gso_max_segs(interface.index, segments);
+        match self.step {
+            Step::Leave => {}
+            Step::Lower => self.notices.push(Notice::lowered(interface, set(LIMIT))),
+            Step::Raise { to } => self.notices.push(Notice::raised(interface, to, set(to))),
         }
         self.notices
-    }
-
-    /// Takes back what [`Limit::lower`] did.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's.
-    pub fn undo(&self, netlink: &mut Netlink) -> io::Result<()> {
-        match self.step {
-            Step::Lower => {
-                netlink.set_gso_max_segs(self.interface.index, self.interface.gso_max_segs)
-            }
-            Step::Leave | Step::Raise { .. } => Ok(()),
-        }
     }
 }
 
@@ -139,21 +113,33 @@ impl fmt::Display for Notice {
 }
 
 impl Notice {
-    fn lowered(Interface { name, gso_max_segs, .. }: &Interface) -> Self {
-        let text = format!(
-            "{name}: gso_max_segs {gso_max_segs} -> {LIMIT}, because a packet of several TCP \
-             segments can't get a header; `clean` restores it, OFFLOAD=keep leaves it alone"
-        );
-        Self { warning: false, text }
+    fn lowered(Interface { name, gso_max_segs, .. }: &Interface, result: io::Result<()>) -> Self {
+        match result {
+            Ok(()) => {
+                let text = format!(
+                    "{name}: gso_max_segs {gso_max_segs} -> {LIMIT}, because a packet of several \
+                     TCP segments can't get a header; `clean` restores it, OFFLOAD=keep leaves it \
+                     alone"
+                );
+                Self { warning: false, text }
+            }
+            Err(error) => {
+                let text = format!(
+                    "{name}: can't set gso_max_segs from {gso_max_segs} to {LIMIT}: {error}; a \
+                     packet of several TCP segments can't get a header and goes on without, \
+                     counted as `segmented`; try `ip link set dev {name} gso_max_segs {LIMIT}`"
+                );
+                Self { warning: true, text }
+            }
+        }
     }
 
-    fn not_lowered(Interface { name, gso_max_segs, .. }: &Interface, error: &io::Error) -> Self {
+    fn lowered_already(Interface { name, .. }: &Interface) -> Self {
         let text = format!(
-            "{name}: can't set gso_max_segs from {gso_max_segs} to {LIMIT}: {error}; a packet of \
-             several TCP segments can't get a header and goes on without, counted as `segmented`; \
-             try `ip link set dev {name} gso_max_segs {LIMIT}`"
+            "{name}: gso_max_segs is {LIMIT} already, and no filter remembers another value; \
+             `clean` will leave it so"
         );
-        Self { warning: true, text }
+        Self { warning: false, text }
     }
 
     fn kept(Interface { name, .. }: &Interface, value: u32) -> Self {
@@ -268,7 +254,7 @@ mod tests {
         for (text, offload, value, earlier, step, remembered, said) in [
             (NEEDED, Lower, 9, None, Step::Lower, Some(9), ""),
             (NEEDED, Lower, 1, Some(9), Step::Leave, Some(9), ""),
-            (NEEDED, Lower, 1, None, Step::Leave, None, ""),
+            (NEEDED, Lower, 1, None, Step::Leave, None, "1 already"),
             // Changed by hand: that is what is to come back.
             (NEEDED, Lower, 5, Some(9), Step::Lower, Some(5), ""),
             (NEEDED, Keep, 9, None, Step::Leave, None, "stays 9, as"),
@@ -279,6 +265,9 @@ mod tests {
             (NOT_NEEDED, Lower, 1, Some(9), raise, None, ""),
             (NOT_NEEDED, Keep, 1, Some(9), raise, None, ""),
             (NOT_NEEDED, Lower, 5, Some(9), Step::Leave, None, "stays 5: somebody"),
+            // Killed before it was lowered.
+            (NEEDED, Lower, 9, Some(9), Step::Lower, Some(9), ""),
+            (NOT_NEEDED, Lower, 9, Some(9), Step::Leave, None, ""),
         ] {
             let case = format!("{text} {offload:?} {value} {earlier:?}");
             let interface = interface(value);

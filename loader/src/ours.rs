@@ -45,7 +45,7 @@ impl Subject {
 
     fn recognise(self, filter: &Filter) -> Option<Ours<'_>> {
         let place = self.place();
-        if (filter.priority, filter.handle) != (place.priority, place.handle)
+        if (filter.chain, filter.priority, filter.handle) != (0, place.priority, place.handle)
             || filter.kind != "bpf"
         {
             return None;
@@ -89,6 +89,7 @@ mod tests {
         Filter {
             index: 2,
             hook: Hook::Egress,
+            chain: 0,
             priority,
             protocol: ETH_P_ALL,
             handle,
@@ -124,6 +125,7 @@ mod tests {
             filter(540, 1, "bpf", "sfunnel gso_max_segs=many"),
             filter(540, 1, "bpf", "sfunnel gso_max_segs=64 mtu=1500"),
             Filter { name: None, ..filter(540, 1, "bpf", "") },
+            Filter { chain: 7, ..filter(540, 1, "bpf", "sfunnel") },
         ];
         for subject in Subject::ALL {
             assert_eq!(subject.find(&others), None);

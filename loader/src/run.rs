@@ -10,6 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ruleset::{Compiled, Diagnostic, compile};
 
 use crate::attach::{self, AttachError, Cleaned, HookRules, Rulesets};
+use crate::lock::{self, Lock};
 use crate::netlink::{Interface, Netlink};
 use crate::netns::{self, NetnsError};
 use crate::offload::{self, Notice};
@@ -95,6 +96,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
         netns::enter(name)?;
     }
     let mut netlink = Netlink::open().map_err(Failure::Netlink)?;
+    let _lock = match settings.command {
+        Command::Clean => Some(Lock::take(lock::PATIENCE).map_err(AttachError::from)?),
+        _ => None,
+    };
     // What is down now may have been up when it was attached.
     let interfaces = match settings.interfaces.as_slice() {
         [] => netlink
@@ -243,11 +248,7 @@ fn load(settings: &Settings, log: Log) -> Result<(), Failure> {
     let mut netlink = Netlink::open().map_err(Failure::Netlink)?;
     let mut attempt = 1;
     let (interfaces, notices) = loop {
-        let result = attach::select(&mut netlink, &settings.interfaces).and_then(|interfaces| {
-            let notices = attach::attach(&mut netlink, &interfaces, &rulesets, settings.offload)?;
-            Ok((interfaces, notices))
-        });
-        match result {
+        match attach(&mut netlink, &rulesets, settings) {
             Ok(done) => break done,
             Err(error) if error.may_pass() && attempt < settings.attempts => {
                 log.say(format_args!(
@@ -272,6 +273,19 @@ fn load(settings: &Settings, log: Log) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Attaches the rulesets to the interfaces that the settings name, while nobody else changes them.
+/// Between two attempts somebody else may.
+fn attach(
+    netlink: &mut Netlink,
+    rulesets: &Rulesets,
+    settings: &Settings,
+) -> Result<(Vec<Interface>, Vec<Notice>), AttachError> {
+    let _lock = Lock::take(lock::PATIENCE)?;
+    let interfaces = attach::select(netlink, &settings.interfaces)?;
+    let notices = attach::attach(netlink, &interfaces, rulesets, settings.offload)?;
+    Ok((interfaces, notices))
 }
 
 fn print(attached: &[show::Attached], json: bool) -> Result<(), Failure> {

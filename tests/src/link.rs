@@ -7,6 +7,8 @@ use std::time::Duration;
 /// A packet socket bound to one interface of the current network namespace.
 pub struct Link {
     socket: OwnedFd,
+    /// The interface's number.
+    index: i32,
 }
 
 /// Where a frame's checksum is yet to be finished, as the kernel notes it for itself
@@ -46,7 +48,7 @@ impl Link {
         check(unsafe {
             libc::bind(fd, (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as u32)
         })?;
-        let link = Self { socket };
+        let link = Self { socket, index: index as i32 };
         link.set_option(libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1_i32)?;
         link.set_option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
         // As much as fits: tests receive only after they have sent.
@@ -74,6 +76,20 @@ impl Link {
     ///
     /// The kernel's.
     pub fn send(&self, frame: &[u8], pending: Option<Pending>) -> io::Result<()> {
+        self.send_as(frame, pending, libc::ETH_P_ALL as u16)
+    }
+
+    /// Sends a frame, and tells the kernel that its EtherType is another one than the frame says.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn send_as(
+        &self,
+        frame: &[u8],
+        pending: Option<Pending>,
+        ethertype: u16,
+    ) -> io::Result<()> {
         let mut bytes = vec![0; VNET_HEADER];
         if let Some(Pending { start, offset }) = pending {
             // VIRTIO_NET_HDR_F_NEEDS_CSUM; no segmentation; start and offset.
@@ -82,9 +98,22 @@ impl Link {
             bytes[8..10].copy_from_slice(&offset.to_ne_bytes());
         }
         bytes.extend(frame);
-        // SAFETY: the buffer has that many bytes.
-        let sent =
-            unsafe { libc::send(self.socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+        // SAFETY: zero is a value of every field.
+        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_protocol = ethertype.to_be();
+        to.sll_ifindex = self.index;
+        // SAFETY: the buffer has that many bytes, and the address is one, of that size.
+        let sent = unsafe {
+            libc::sendto(
+                self.socket.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                0,
+                (&raw const to).cast(),
+                size_of::<libc::sockaddr_ll>() as u32,
+            )
+        };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
@@ -154,9 +183,9 @@ pub struct Received {
     pub pending: bool,
 }
 
-/// Finishes a checksum: sums up from `start` to the end, and writes the complement `offset` bytes
-/// behind it.
-fn finish(frame: &mut [u8], start: usize, offset: usize) {
+/// Finishes a checksum as a network card does: sums up from `start` to the end, and writes the
+/// complement `offset` bytes behind it.
+pub fn finish(frame: &mut [u8], start: usize, offset: usize) {
     let check = match !crate::model::sum(&frame[start..]) {
         // As the kernel does for every protocol (skb_checksum_help).
         0 => 0xFFFF,

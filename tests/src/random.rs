@@ -130,5 +130,16 @@ pub fn address6(rng: &mut StdRng) -> Ipv6Addr {
     }
 }
 
+/// One of the addresses that `address` makes that a host can have, as `dnat` needs it.
+pub fn host(rng: &mut StdRng, address: impl Fn(&mut StdRng) -> IpAddr) -> IpAddr {
+    loop {
+        let address = address(rng);
+        let no_host = address.is_unspecified() || address.is_multicast();
+        if !no_host && address != IpAddr::V4(Ipv4Addr::BROADCAST) {
+            return address;
+        }
+    }
+}
+
 /// Every pair of a protocol and one that it is funnelled through.
 pub const PAIRS: [(u8, u8); 4] = [(TCP, TCP), (TCP, UDP), (UDP, TCP), (UDP, UDP)];

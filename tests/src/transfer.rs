@@ -9,16 +9,12 @@ use anyhow::{Context as _, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 use ring::digest::{self, SHA256};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::netns::Netns;
 
 /// Longest wait for one more byte, or for a connection.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The congestion control that every kernel has. The machine's own may be BBR, which paces: where a
-/// packet has one segment, it waits for a timer before each, and carries a tenth.
-const CONGESTION_CONTROL: &[u8] = b"reno";
 
 /// Bytes that are written or read at once.
 const BLOCK: usize = 1 << 18;
@@ -41,14 +37,17 @@ impl Connection {
     /// The kernel's.
     pub fn open(netns: &Netns, address: SocketAddr, listener: &TcpListener) -> Result<Self> {
         let client = netns
-            .enter(|| TcpStream::connect_timeout(&address, PATIENCE))
+            .enter(|| -> io::Result<TcpStream> {
+                let socket = socket(address)?;
+                socket.connect_timeout(&address.into(), PATIENCE)?;
+                Ok(socket.into())
+            })
             .with_context(|| format!("can't connect to {address}"))?;
         SockRef::from(listener).set_read_timeout(Some(PATIENCE))?;
         let (server, _) = listener.accept().context("no connection arrived")?;
         for end in [&client, &server] {
             end.set_read_timeout(Some(PATIENCE))?;
             end.set_write_timeout(Some(PATIENCE))?;
-            SockRef::from(end).set_tcp_congestion(CONGESTION_CONTROL)?;
         }
         Ok(Self { client, server })
     }
@@ -83,8 +82,23 @@ impl Direction {
 /// The kernel's.
 pub fn listen(netns: &Netns, address: SocketAddr) -> Result<TcpListener> {
     netns
-        .enter(|| TcpListener::bind(address))
+        .enter(|| -> io::Result<TcpListener> {
+            let socket = socket(address)?;
+            socket.bind(&address.into())?;
+            socket.listen(16)?;
+            Ok(socket.into())
+        })
         .with_context(|| format!("can't listen on {address} in {}", netns.name()))
+}
+
+/// A socket with the congestion control that every kernel has.
+///
+/// The machine's own may be BBR, which paces: where a packet has one segment it waits for a timer
+/// before each, and carries a tenth. A connection that began with it goes on pacing with another.
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_tcp_congestion(b"reno")?;
+    Ok(socket)
 }
 
 /// What went over a connection in one direction.

@@ -18,7 +18,8 @@ use tests::{fuzz, random};
 
 /// Numbers of the rules that can never match, as the warnings say. `compiled` has one rule a line.
 fn warned(compiled: &Compiled) -> BTreeSet<usize> {
-    let never = compiled.warnings.iter().filter(|warning| warning.kind != Kind::Strangers);
+    let never = |kind: &Kind| matches!(kind, Kind::Shadowed | Kind::NeverMatches);
+    let never = compiled.warnings.iter().filter(|warning| never(&warning.kind));
     never.map(|warning| warning.line - 1).collect()
 }
 
@@ -410,6 +411,24 @@ fn pathological_rulesets_end() {
     eprintln!("one rule {MAX_RULES} times: {:?}", start.elapsed());
     assert_eq!(repeated.warnings.len(), MAX_RULES - 1);
     assert_eq!(repeated.warnings[4094].column, 17 * 4095 + 1);
+
+    // Likewise behind as many line ends as fit: each place can't be counted from the text's begin.
+    let rules = "udp actions drop\n".repeat(MAX_RULES);
+    let before = MAX_TEXT - rules.len();
+    let start = Instant::now();
+    let repeated = compile(&("\n".repeat(before) + &rules)).unwrap();
+    eprintln!("the same behind {before} line ends: {:?}", start.elapsed());
+    let lines: Vec<_> = repeated.warnings.iter().map(|warning| warning.line).collect();
+    assert_eq!(lines, (before + 2..=before + MAX_RULES).collect::<Vec<_>>());
+
+    // Of rules in place any two meet, and what earlier ones take has to be put together.
+    let mut text =
+        many(1000, |i| format!("tcp dport 81 sport {}-{} actions drop", i * 20, i * 20 + 20));
+    text += &many(2000, |i| {
+        format!("tcp dport 81 sport 1-{} actions funnel tcp dport 80 sport {i}-20000", 20_001 - i)
+    });
+    let refused = measured("rules in place of which any two meet", &text);
+    assert!(matches!(refused, Err(Kind::TooComplex(..))), "{refused:?}");
 }
 
 /// The fuzz target's body, on its seeds and on texts made of them, without a fuzzer.

@@ -1,7 +1,7 @@
 //! `sfunnel-loader` as a process: what it leaves in a namespace when it has ended.
 //!
 //! Every test makes namespaces of its own, so all of them run at once. They need root and the
-//! commands `ip`, `tc`, `unshare` and `setpriv`.
+//! commands `ip`, `tc`, `unshare`, `setpriv` and `prlimit`.
 
 #[path = "loader/all_or_nothing.rs"]
 mod all_or_nothing;
@@ -11,6 +11,8 @@ mod attach;
 mod clean;
 #[path = "loader/icmp.rs"]
 mod icmp;
+#[path = "loader/lock.rs"]
+mod lock;
 #[path = "loader/net.rs"]
 mod net;
 #[path = "loader/offload.rs"]

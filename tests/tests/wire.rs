@@ -10,7 +10,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use tests::binary;
 use tests::lab::{Lab, address};
-use tests::link::{Link, Pending, Received};
+use tests::link::{Link, Pending, Received, finish};
 use tests::model::{self, Funnel, Packet, TCP, UDP};
 use tests::netns::{Checked as _, Netns};
 use tests::random::{self, Checksum, PAIRS};
@@ -407,27 +407,107 @@ fn a_tagged_frame_keeps_its_tag() {
     }
 }
 
+/// A tunnel's packet that carries one whose checksum is yet to be finished: as it is sent, and as a
+/// wire would carry it. Its own checksum, if it has one, is finished (`udp_set_csum` in
+/// net/ipv4/udp.c: local checksum offload).
+fn tunnel_packet(net: &Net, rng: &mut StdRng, checksum: Checksum) -> (Packet, Vec<u8>, Pending) {
+    let packet = random::packet(rng, UDP, 100, checksum);
+    let mut packet =
+        Packet { saddr: IPV4.client, daddr: IPV4.service, options: Vec::new(), ..packet };
+    packet.set_ports(Some(40000), Some(4789));
+    let inside = Pending { start: 14 + 20 + 8 + 30, offset: 16 };
+    let unfinished = packet.segment[8..].to_vec();
+    let mut frame = net.frame(&packet);
+    finish(&mut frame, inside.start.into(), inside.offset.into());
+    packet.segment[8..].copy_from_slice(&frame[14 + 20 + 8..]);
+    if checksum == Checksum::Right {
+        packet = packet.seal();
+    }
+    let mut sent = net.frame(&packet);
+    sent[14 + 20 + 8..].copy_from_slice(&unfinished);
+    (packet, sent, inside)
+}
+
 #[test]
-fn a_tunnel_packet_with_an_unfinished_one_inside_is_left_alone() {
-    // What VXLAN sends in a UDP packet without a checksum, while the kernel or the network card has
-    // yet to finish the checksum of the packet inside.
+fn a_tunnel_packet_with_an_unfinished_one_inside_gets_no_header() {
     let net = Net::new().unwrap_or_else(|e| panic!("{e:#}"));
     let mut rng = random::rng(23);
     let from_client = net.client.enter(|| Link::open("c0")).expect("c0 opens");
     load(&net.client, "egress", "udp actions funnel tcp sport 540 dport 80")
         .unwrap_or_else(|e| panic!("{e:#}"));
-    for _ in 0..20 {
-        let packet = random::packet(&mut rng, UDP, 100, Checksum::Missing);
-        let packet =
-            Packet { saddr: IPV4.client, daddr: IPV4.service, options: Vec::new(), ..packet };
-        let frame = net.frame(&packet);
-        let inside = Pending { start: 14 + 20 + 8 + 30, offset: 16 };
-        from_client.send(&frame, Some(inside)).expect("the frame leaves");
+    for n in 0..20 {
+        let checksum = if n % 2 == 0 { Checksum::Missing } else { Checksum::Right };
+        let (_, sent, inside) = tunnel_packet(&net, &mut rng, checksum);
+        from_client.send(&sent, Some(inside)).expect("the frame leaves");
     }
     let shown = shown(&net.client);
     assert_eq!(shown["rules"][0]["packets"], 0, "{shown:#}");
     let unfinished = serde_json::json!({ "reason": "unfinished", "packets": 20 });
     assert!(shown["not_done"].as_array().expect("a list").contains(&unfinished), "{shown:#}");
+}
+
+#[test]
+fn a_tunnel_packet_is_translated_in_place_whatever_is_inside() {
+    let net = Net::new().unwrap_or_else(|e| panic!("{e:#}"));
+    let mut rng = random::rng(27);
+    let from_client = net.client.enter(|| Link::open("c0")).expect("c0 opens");
+    let on_wire = net.router.enter(|| Link::open("r1")).expect("r1 opens");
+    let rules = "udp dport 4789 sport 32768-60999 actions funnel udp dport 80 sport 1024-29255";
+    load(&net.client, "egress", rules).unwrap_or_else(|e| panic!("{e:#}"));
+    for n in 0..200 {
+        let checksum = if n % 2 == 0 { Checksum::Missing } else { Checksum::Right };
+        let (packet, sent, inside) = tunnel_packet(&net, &mut rng, checksum);
+        from_client.send(&sent, Some(inside)).expect("the frame leaves");
+        let expected =
+            model::translate(&packet, 1024_u16.wrapping_sub(32768), 80_u16.wrapping_sub(4789));
+        let (arrived, pending) = next(&on_wire, |packet| packet.protocol == UDP);
+        assert_eq!((arrived, pending), (expected, true));
+    }
+}
+
+#[test]
+fn a_frame_that_the_kernel_takes_for_another_family_is_left_alone() {
+    let net = Net::new().unwrap_or_else(|e| panic!("{e:#}"));
+    let mut rng = random::rng(28);
+    let from_client = net.client.enter(|| Link::open("c0")).expect("c0 opens");
+    let on_wire = net.router.enter(|| Link::open("r1")).expect("r1 opens");
+    load(&net.client, "egress", "udp actions funnel tcp sport 540 dport 80")
+        .unwrap_or_else(|e| panic!("{e:#}"));
+    for n in 0..20 {
+        let (ends, taken_for) =
+            if n % 2 == 0 { (IPV4, libc::ETH_P_IPV6) } else { (IPV6, libc::ETH_P_IP) };
+        let (packet, ..) = packet(&mut rng, &ends, UDP);
+        let frame = net.frame(&packet);
+        from_client.send_as(&frame, None, taken_for as u16).expect("the frame leaves");
+        let (arrived, _) = next(&on_wire, |packet| [TCP, UDP].contains(&packet.protocol));
+        assert_eq!(arrived, packet);
+    }
+    let shown = shown(&net.client);
+    let refused = serde_json::json!({ "reason": "helper-error", "packets": 20 });
+    assert!(shown["not_done"].as_array().expect("a list").contains(&refused), "{shown:#}");
+}
+
+#[test]
+fn no_packet_grows_beyond_64_kib() {
+    let netns = Netns::new("lo").unwrap_or_else(|e| panic!("{e:#}"));
+    let rules = "udp actions funnel tcp sport 540 dport 80";
+    let mut loader = netns.command(binary::loader());
+    loader.args(["--ifaces", "lo", "--direction", "egress", "--ruleset", rules]);
+    loader.checked().unwrap_or_else(|e| panic!("{e:#}"));
+    let mut rng = random::rng(29);
+    let lo = netns.enter(|| Link::open("lo")).expect("lo opens");
+    // 19 less than the most that an IPv4 packet may have. The kernel itself makes no room in packets
+    // of this size, and one byte less is up to it.
+    for (len, reason) in [(65_516 - 28, "no-room"), (65_515 - 28, "helper-error")] {
+        let packet = random::packet(&mut rng, UDP, len, Checksum::Right);
+        let packet = Packet { options: Vec::new(), ..packet };
+        let frame = [&[0; 12], &[8, 0][..], &packet.write()].concat();
+        lo.send(&frame, None).expect("the frame leaves");
+        let shown = shown(&netns);
+        assert_eq!(shown["rules"][0]["packets"], 0, "{shown:#}");
+        let counted = serde_json::json!({ "reason": reason, "packets": 1 });
+        assert!(shown["not_done"].as_array().expect("a list").contains(&counted), "{shown:#}");
+    }
 }
 
 /// What `show` says of the one ruleset that is attached.

@@ -31,6 +31,8 @@ pub struct Key<'a> {
 pub trait Tables {
     /// Where the tries begin.
     fn roots(&self) -> &Roots;
+    /// Words of a row that have bits of rules in them.
+    fn words(&self) -> u32;
     /// What follows `byte` in the node at `index`.
     fn next(&self, index: u32, byte: u8) -> Option<u32>;
     /// The row at `index`.
@@ -92,12 +94,13 @@ fn root(tables: &impl Tables, &[a, b, c, d]: &[u32; 4], number: u32) -> u32 {
 #[inline(always)]
 fn first_match(tables: &impl Tables, summary: u64, rows: [&Row; 4]) -> Option<u32> {
     let [a, b, c, d] = rows;
+    let used = tables.words();
     const { assert!(WORDS == 64) };
     let (word, matches) = 'found: {
         macro_rules! words {
             ($($first:literal: $($word:literal)+;)+) => {$(
                 // Eight words at once, where not one of them can have a bit.
-                if summary & (0xFF << 56 >> $first) != 0 {$(
+                if $first < used && summary & (0xFF << 56 >> $first) != 0 {$(
                     let matches =
                         a.words[$word] & b.words[$word] & c.words[$word] & d.words[$word];
                     if matches != 0 {

@@ -89,6 +89,8 @@ pub struct Config {
     pub actions: u32,
     /// What they do with packets that ICMP errors quote, likewise.
     pub quoted_actions: u32,
+    /// Words of a row that have bits of rules in them.
+    pub words: u32,
 }
 
 /// Where the axes' tries begin: see [`is_row`] for what the numbers mean.
@@ -246,7 +248,8 @@ reasons! {
     /// The packet is to be segmented after this hook, or was merged before it (GSO, GRO), so that
     /// one header can't be added or removed. Passed untouched.
     Segmented = 3, "segmented";
-    /// With the funnel header it would exceed 65,535 bytes; or it is longer than 10 KiB, as only the
+    /// With the funnel header it would exceed 65,535 bytes, or the interface's MTU where nobody can
+    /// be told (multicast, a VLAN tag in the frame); or it is longer than 10 KiB, as only the
     /// loopback carries them, and has no finished checksum. Passed untouched.
     NoRoom = 4, "no-room";
     /// An `unfunnel` rule matched what carries no funnel header. Passed untouched.
@@ -258,8 +261,8 @@ reasons! {
     /// A kernel helper refused after the first change. Dropped, because the packet is no longer
     /// what anybody sent.
     Dropped = 8, "dropped";
-    /// A UDP packet without a checksum, within which the kernel is yet to finish another one, as in
-    /// a VXLAN or Geneve packet of this machine. Passed untouched.
+    /// A UDP packet within which the kernel is yet to finish another checksum, as in a VXLAN or Geneve
+    /// packet of this machine. Passed untouched.
     Unfinished = 9, "unfinished";
     /// With the funnel header it would exceed the interface's MTU. Its sender got an ICMP error
     /// that says how long a packet may be; the packet itself is gone.
@@ -275,7 +278,7 @@ reasons! {
 const _: () = {
     assert!(size_of::<Node>() == 1024);
     assert!(size_of::<Row>() == 520);
-    assert!(size_of::<Config>() == 64);
+    assert!(size_of::<Config>() == 68);
     assert!(size_of::<RuleEntry>() == 28);
     assert!(size_of::<Counter>() == 16);
     assert!(MAX_RULES == 64 * 64);

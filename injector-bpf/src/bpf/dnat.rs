@@ -33,7 +33,12 @@ pub fn set_daddr(skb: &Skb, packet: &Packet, daddr: &[u32; 4]) -> Result<(), Rea
         if check != 0 || protocol != wire::UDP {
             let old = Sum::address(&packet.ip.addresses.daddr);
             let new = Sum::address(daddr);
-            let check = if packet.is_pending(skb, at, check)? {
+            let pending = packet.is_pending(skb, at, check)?;
+            if !pending && skb.is_segmented() && protocol == wire::UDP {
+                // A list of datagrams, of which the kernel would change the first alone.
+                return Err(Reason::Segmented);
+            }
+            let check = if pending {
                 Sum::ZERO.plus(check).subtract(old).add(new).fold()
             } else {
                 Sum::behind(check).subtract(old).add(new).checksum_of(protocol)

@@ -108,12 +108,15 @@ impl Inner {
         let at = packet.l4() + wire::checksum_offset(protocol);
         let check = skb.load::<u16>(at)?;
 
-        let missing = check == 0 && protocol == wire::UDP;
+        let udp = protocol == wire::UDP;
+        let missing = udp && check == 0;
+        // A pending checksum holds the pseudo-header's sum.
+        let looks_pending = check == packet.pseudo_header().fold();
         let mut pending = false;
-        if missing || check == packet.pseudo_header().fold() {
+        if udp || looks_pending {
             pending = skb.is_checksum_pending(at, check)?;
-            if pending && missing {
-                // Not this packet's, which has none; so another one's within.
+            if pending && (missing || !looks_pending) {
+                // Not this packet's, which has none or a finished one; so another one's within.
                 return Err(Reason::Unfinished);
             }
         }

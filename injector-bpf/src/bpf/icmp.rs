@@ -104,11 +104,14 @@ pub fn is_icmp(ip: &IpHeader) -> bool {
 }
 
 /// Whether `ip` is one of IPv6's and has an extension header behind it, which may hide TCP or UDP
-/// (IANA, "IPv6 Extension Header Types").
+/// (IANA, "IPv6 Extension Header Types"). What hides ICMPv6 is of no interest: so every host tells
+/// routers what it listens to (RFC 3810, 5).
 #[inline(always)]
 pub fn hides_a_header(ip: &IpHeader) -> bool {
+    let [next_header, _] = ip.ports.sport.to_ne_bytes();
     // Two lists: of one, the compiler makes a table in .rodata.
     ip.family != 0
+        && next_header != wire::ICMPV6
         && (matches!(ip.protocol, 0 | 43 | 44 | 51 | 60) || matches!(ip.protocol, 135 | 139 | 140))
 }
 
@@ -133,6 +136,7 @@ pub fn parse(packet: &mut Packet, skb: &Skb) -> Result<bool, Reason> {
     let quoted = skb.again(quoted);
     // Of a quoted header with options nobody has seen the like.
     if !wire::has_ports(quoted.protocol)
+        || quoted.version != ip::version(quoted.family)
         || quoted.ip_len != ip::base_len(quoted.family)
         || quoted.fragment & FRAGMENT_OFFSET != 0
     {

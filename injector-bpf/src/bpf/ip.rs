@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use abi::Reason;
+use abi::{Reason, wire};
 
 use super::checksum::Sum;
 use super::ports::Ports;
@@ -14,11 +14,21 @@ pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 /// See [`ETHERTYPE_IPV4`].
 pub const ETHERTYPE_IPV6: u16 = 0x86DD_u16.to_be();
 
+/// The EtherType of `family`.
+#[inline(always)]
+pub fn ethertype(family: u32) -> u16 {
+    if family == 0 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 }
+}
+
 /// Bytes of an Ethernet header (IEEE 802.3).
 const ETHERNET: usize = 14;
 
 /// Bytes of source and destination port, with which TCP and UDP headers begin.
 const PORTS: usize = 4;
+
+/// What a hop-by-hop header with a jumbo payload begins with (RFC 2675, 2), TCP behind it: next
+/// header, its own length (0, and so the number of a hop-by-hop header), option and its length.
+const JUMBO: [u8; 4] = [wire::TCP, 0, 0xC2, 4];
 
 /// Of IPv4's field for fragments, the offset (RFC 791, 3.1).
 pub const FRAGMENT_OFFSET: u16 = 0x1FFF;
@@ -30,6 +40,12 @@ pub const MORE_FRAGMENTS: u16 = 0x2000;
 #[inline(always)]
 pub fn base_len(family: u32) -> u32 {
     20 + 20 * family
+}
+
+/// The version that a header of `family` names.
+#[inline(always)]
+pub fn version(family: u32) -> u32 {
+    4 + 2 * family
 }
 
 /// An IPv4 header up to its addresses (RFC 791, 3.1). Numbers in network byte order.
@@ -67,6 +83,8 @@ pub struct IpHeader {
     pub tags: Tags,
     /// Where it begins.
     pub l3: Offset,
+    /// Its first four bytes, as they lie there.
+    pub first: u32,
     /// An [`abi::Family`] as a number.
     pub family: u32,
     /// Version field.
@@ -143,6 +161,7 @@ impl IpHeader {
         let ethertype = frame.load16::<{ ETHERNET - 2 }>();
         if ethertype == ETHERTYPE_IPV4 {
             let first = frame.load32::<ETHERNET>();
+            self.first = first;
             let [version_ihl, _, len @ ..] = first.to_ne_bytes();
             if version_ihl != 0x45 {
                 return false;
@@ -157,8 +176,12 @@ impl IpHeader {
             self.addresses.daddr = [0, 0, 0, frame.load32::<{ ETHERNET + 16 }>()];
         } else if ethertype == ETHERTYPE_IPV6 {
             let Some(frame) = skb.linear::<{ ETHERNET + 40 + PORTS }>() else { return false };
-            let [version, ..] = frame.load32::<ETHERNET>().to_ne_bytes();
+            self.first = frame.load32::<ETHERNET>();
+            let [version, ..] = self.first.to_ne_bytes();
             let [len0, len1, next_header, _] = frame.load32::<{ ETHERNET + 4 }>().to_ne_bytes();
+            if next_header == JUMBO[1] {
+                return false;
+            }
             (self.family, self.version, self.ip_len) = (1, u32::from(version >> 4), 40);
             self.total_len = ipv6_total_len(u16::from_be_bytes([len0, len1]));
             self.protocol = next_header;
@@ -187,6 +210,7 @@ impl IpHeader {
     #[inline(always)]
     pub fn load(&mut self, skb: &Skb, family: u32, l3: Offset) -> Done {
         (self.l3, self.family) = (l3, family);
+        self.first = skb.load::<u32>(l3)?;
         if family == 0 {
             let head = skb.load::<Ipv4Head>(l3)?;
             self.version = (head.version_ihl >> 4).into();
@@ -203,6 +227,14 @@ impl IpHeader {
             self.protocol = head.next_header;
             self.fragment = 0;
             skb.load_to(l3 + 8, &mut self.addresses)?;
+            // Merged packets of more than 64 KiB say so in a hop-by-hop header that never leaves the
+            // machine (BIG TCP, Linux 5.19).
+            if head.next_header == JUMBO[1]
+                && skb.is_segmented()
+                && skb.load::<[u8; 4]>(l3 + 40).unwrap_or([0; 4]) == JUMBO
+            {
+                (self.ip_len, self.protocol) = (48, JUMBO[0]);
+            }
         }
         self.ports = skb.load::<Ports>(l3 + self.ip_len).unwrap_or(Ports::NONE);
         Ok(())

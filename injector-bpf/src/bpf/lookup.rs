@@ -18,6 +18,11 @@ impl Tables for MapTables<'_> {
     }
 
     #[inline(always)]
+    fn words(&self) -> u32 {
+        self.config.words
+    }
+
+    #[inline(always)]
     fn next(&self, index: u32, byte: u8) -> Option<u32> {
         let (entry, shift) = node_entry(index, byte);
         Some((self.skb.entry(&NODES, entry)? >> shift) as u32)

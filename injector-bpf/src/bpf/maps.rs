@@ -37,6 +37,9 @@ pub const HEADER: usize = 48;
 /// Not on the stack, of which the verifier follows every slot: whichever way the program has come,
 /// of this memory it knows nothing, and so there is one way from there on. Nor does it put a fence
 /// behind each first write to it, as without CAP_PERFMON it does on the stack.
+///
+/// A tc program is not interrupted by another one on its CPU. But with PREEMPT_RT, from Linux 6.18 on,
+/// it is on the way out (docs/datapath.md, "Limits").
 #[repr(C, align(8))]
 pub struct Scratch {
     /// Index into another map.
@@ -55,7 +58,7 @@ pub struct Scratch {
 #[inline(always)]
 pub fn count_rule(number: u32, bytes: u32) {
     if let Some(counter) = RULE_COUNTERS.get_ptr_mut(number) {
-        // SAFETY: the entry is this CPU's own, and a tc program is not preempted by itself.
+        // SAFETY: the entry is this CPU's own: see `Scratch`.
         unsafe {
             (*counter).packets += 1;
             (*counter).bytes += u64::from(bytes);

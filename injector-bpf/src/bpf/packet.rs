@@ -6,7 +6,7 @@ use abi::{Config, Key, Reason, port_root, wire};
 
 use super::checksum::Sum;
 use super::icmp;
-use super::ip::{Addresses, FRAGMENT_OFFSET, IpHeader, MORE_FRAGMENTS, base_len};
+use super::ip::{Addresses, FRAGMENT_OFFSET, IpHeader, MORE_FRAGMENTS, base_len, version};
 use super::ports::Ports;
 use super::skb::{Offset, Skb};
 
@@ -154,12 +154,10 @@ impl Packet {
     /// network card.
     #[inline(always)]
     pub fn is_pending(&self, skb: &Skb, at: Offset, check: u16) -> Result<bool, Reason> {
-        // What is to be segmented is to be summed up as well.
-        if skb.is_segmented() {
-            return Ok(true);
-        }
         // A pending checksum holds the pseudo-header's sum; of the finished ones, few do by chance.
-        Ok(check == self.pseudo_header().fold() && skb.is_checksum_pending(at, check)?)
+        // Of what is segmented, the length in it need not be this one.
+        Ok((skb.is_segmented() || check == self.pseudo_header().fold())
+            && skb.is_checksum_pending(at, check)?)
     }
 }
 
@@ -179,8 +177,7 @@ pub fn l4_len(skb: &Skb, ip: &IpHeader) -> Result<u32, Reason> {
         0 if skb.is_segmented() => there,
         len => len,
     };
-    let version = 4 + 2 * ip.family;
-    if ip.version != version
+    if ip.version != version(ip.family)
         || ip.ip_len < base_len(ip.family)
         || total_len < ip.ip_len
         || total_len > there

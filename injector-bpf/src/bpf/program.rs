@@ -42,8 +42,12 @@ fn try_sfunnel(skb: &Skb) -> Result<i32, Reason> {
     // Other filters on the hook go on with a packet that is none of ours.
     let Some(config) = maps::CONFIG.get(0) else { return Ok(TC_ACT_UNSPEC) };
     let packet = skb.packet();
-    if !packet.parse(skb, config)? {
-        return Ok(TC_ACT_UNSPEC);
+    match packet.parse(skb, config) {
+        Ok(true) => {}
+        Ok(false) => return Ok(TC_ACT_UNSPEC),
+        // Of errors alone there are other rules here to count it, or none.
+        Err(_) if config.actions == 0 => return Ok(TC_ACT_UNSPEC),
+        Err(reason) => return Err(reason),
     }
     let packet = skb.again(packet);
     let Some(number) = find_rule(&MapTables { config, skb }, &packet.key()) else {

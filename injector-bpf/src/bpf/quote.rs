@@ -9,7 +9,7 @@
 //! The rule is that for packets of the error's own direction. In the quote, source and destination
 //! have changed places.
 
-use abi::{Config, Reason, RuleEntry, action, wire};
+use abi::{Config, Reason, RuleEntry, action, flag, wire};
 
 use super::checksum::Sum;
 use super::icmp::{IcmpError, icmp_protocol};
@@ -29,6 +29,10 @@ const PAYLOAD_LEN: u32 = 4;
 #[inline(always)]
 pub fn undo(skb: &Skb, packet: &Packet, rule: &RuleEntry, config: &Config) -> Result<bool, Reason> {
     let is = |action: u8| rule.action == action && config.quoted_actions >> action & 1 != 0;
+    if rule.flags & flag::DNAT != 0 {
+        // The address that the packet was sent to is not known any more.
+        return Ok(false);
+    }
     if is(action::TRANSLATE) {
         translate(skb, packet, rule)?;
     } else if is(action::UNFUNNEL) {

@@ -3,6 +3,7 @@
 use abi::{Reason, RuleEntry, flag};
 
 use super::checksum::Sum;
+use super::ip::ethertype;
 use super::packet::Packet;
 use super::skb::{Done, Offset, Skb};
 use super::vlan;
@@ -21,7 +22,13 @@ pub fn rewrite(
 ) -> Result<(), Reason> {
     let (tag, l3) = vlan::lift(skb, packet.ip.tags, packet.ip.l3)?;
     let packet = skb.again(packet);
-    match resize(packet, l3) {
+    let ethertype = ethertype(packet.ip.family);
+    let agreed = if skb.agrees(ethertype, packet.ip.first) {
+        resize(packet, l3)
+    } else {
+        Err(Reason::HelperError)
+    };
+    match agreed {
         Ok(()) => {}
         // Without its tag the packet is not what it was.
         Err(Reason::HelperError) if !packet.ip.tags.is_empty() => return Err(Reason::Dropped),

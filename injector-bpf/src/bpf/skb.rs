@@ -8,6 +8,7 @@ use abi::Reason;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_RECOMPUTE_CSUM,
     bpf_adj_room_mode::{BPF_ADJ_ROOM_MAC, BPF_ADJ_ROOM_NET},
+    bpf_hdr_start_off::BPF_HDR_START_NET,
 };
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::maps::Array;
@@ -57,6 +58,8 @@ pub type Done<T = ()> = Result<T, Refused>;
 /// Every bit pattern is valid, and there is no padding.
 pub unsafe trait Plain: Copy {}
 
+// SAFETY: integers.
+unsafe impl Plain for u8 {}
 // SAFETY: integers.
 unsafe impl Plain for u16 {}
 // SAFETY: integers.
@@ -358,6 +361,32 @@ impl Skb {
         done(unsafe { helpers::bpf_skb_adjust_room(self.ctx, bytes as i32, BPF_ADJ_ROOM_MAC, 0) })
     }
 
+    /// Whether the kernel takes the same place for the IP header's start, of which these are the first
+    /// four bytes: the helpers that make room go by it, and by its own idea of the family.
+    #[inline(always)]
+    pub fn agrees(&self, ethertype: u16, first: u32) -> bool {
+        let seen = self.header::<u32>();
+        // SAFETY: a u32 fits.
+        let (rc, seen) = unsafe {
+            let (to, net) = (seen.cast(), BPF_HDR_START_NET);
+            let rc = helpers::bpf_skb_load_bytes_relative(self.ctx.cast(), 0, to, 4, net);
+            (rc, seen.read())
+        };
+        // Where the header lies in another piece of memory, there is nothing to compare.
+        self.protocol() == ethertype && (rc < 0 || seen == first)
+    }
+
+    /// Forgets what other parts of the kernel have noted for the packet's way: its mark, and the
+    /// queue that it was to leave by.
+    #[inline(always)]
+    pub fn clear_way(&self) {
+        // SAFETY: the context is valid, and these fields may be written: one by one, as it has them.
+        unsafe {
+            (&raw mut (*self.ctx).mark).write_volatile(0);
+            (&raw mut (*self.ctx).queue_mapping).write_volatile(0);
+        }
+    }
+
     /// Has the frame received by `interface`, once the program returns `TC_ACT_REDIRECT`.
     #[inline(always)]
     pub fn redirect_to_ingress(&self, interface: u32) {
@@ -393,8 +422,8 @@ impl Skb {
         unsafe { helpers::bpf_set_hash_invalid(self.ctx) };
     }
 
-    /// Replaces four bytes of a TCP or UDP segment in its checksum at `at`, whichever form that has.
-    /// The bytes themselves are to be stored by [`Skb::store_summed`].
+    /// Replaces four bytes of a TCP or UDP segment in its checksum at `at`, unless that is yet to be
+    /// finished. The bytes themselves are to be stored by [`Skb::store_summed`].
     #[inline(always)]
     pub fn replace_in_checksum(&self, at: Offset, old: u32, new: u32, udp: bool) -> Done {
         let flags = 4 | if udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };

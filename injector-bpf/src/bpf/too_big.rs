@@ -13,7 +13,7 @@ use abi::{Config, Reason, wire};
 
 use super::checksum::Sum;
 use super::icmp::{ICMP_HEADER, IcmpError, kind};
-use super::ip::{Ipv4Head, Ipv6Head};
+use super::ip::{Addresses, Ipv4Head, Ipv6Head, ethertype};
 use super::packet::Packet;
 use super::skb::{Done, Offset, Plain, Skb};
 
@@ -56,7 +56,10 @@ const TTL: u8 = 64;
 /// Where nobody may be answered it is [`Reason::NoRoom`], and the packet is as it was.
 #[inline(always)]
 pub fn answer(skb: &Skb, packet: &Packet, config: &Config, mtu: u32) -> Result<(), Reason> {
-    if !packet.ip.tags.is_empty() || is_multicast(packet) {
+    if !packet.ip.tags.is_empty()
+        || !skb.agrees(ethertype(packet.ip.family), packet.ip.first)
+        || is_for_many(skb, packet, config.link_header)?
+    {
         return Err(Reason::NoRoom);
     }
     let protocol = packet.ip.protocol;
@@ -81,19 +84,30 @@ pub fn answer(skb: &Skb, packet: &Packet, config: &Config, mtu: u32) -> Result<(
     };
     written.and_then(|()| turn_round(skb, config.link_header)).map_err(|_| Reason::Dropped)?;
     skb.set_hash_invalid();
+    skb.clear_way();
     skb.redirect_to_ingress(skb.interface());
     Ok(())
 }
 
-/// Whether the packet goes to many (RFC 1122, 3.2.2; RFC 4443, 2.4): IPv4's class D and those above
-/// it, IPv6's ff00::/8.
+/// Whether the packet goes to many, or comes from nobody in particular (RFC 1122, 3.2.2; RFC 4443,
+/// 2.4): by its IP addresses, or by the Ethernet address that a broadcast of a network has as well.
 #[inline(always)]
-fn is_multicast(packet: &Packet) -> bool {
-    if packet.ip.family == 0 {
-        u32::from_be(packet.ip.addresses.daddr[3]) >> 28 >= 14
-    } else {
-        u32::from_be(packet.ip.addresses.daddr[0]) >> 24 == 0xFF
+fn is_for_many(skb: &Skb, packet: &Packet, link_header: u32) -> Result<bool, Reason> {
+    if link_header != 0 && skb.load::<u8>(Offset(0))? & 1 != 0 {
+        return Ok(true);
     }
+    let Addresses { saddr, daddr } = &packet.ip.addresses;
+    let ipv4 = packet.ip.family == 0;
+    // Both words are read: of a choice of places, the compiler makes a pointer that not every
+    // verifier allows.
+    let first = |&[a, _, _, d]: &[u32; 4]| {
+        let (a, d) = (skb.forget(a), skb.forget(d));
+        u32::from_be(if ipv4 { d } else { a })
+    };
+    // IPv4's class D and above; IPv6's ff00::/8.
+    let many = if ipv4 { 0xE000_0000 } else { 0xFF00_0000 };
+    let nobody = Sum::address(saddr).fold() == 0;
+    Ok(first(daddr) >= many || first(saddr) >= many || nobody)
 }
 
 #[inline(always)]

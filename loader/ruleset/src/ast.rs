@@ -233,7 +233,7 @@ pub enum Action {
         sport: PortRange,
         /// What the range of destination ports becomes, likewise.
         dport: PortRange,
-        /// New destination address.
+        /// New destination address. The rule then matches a single one.
         dnat: Option<IpAddr>,
     },
     /// Set the destination address.

@@ -4,6 +4,7 @@
 //! It shows one rule at most, cut to the part that matters.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::ast::{Family, PortRange, Protocol, Verb};
 use crate::lexer::Span;
@@ -71,8 +72,8 @@ pub enum Kind {
     WrongFamily(String, Family),
     /// A prefix length that the family does not have.
     BadPrefix(String, Family),
-    /// `{ }`.
-    EmptySet,
+    /// `{ }`, behind this word.
+    EmptySet(&'static str),
     /// A set without `}`.
     SetNotClosed,
     /// Two values of a set without a comma.
@@ -83,6 +84,8 @@ pub enum Kind {
     ActionMissing,
     /// A word that is no action, and the action that it resembles.
     UnknownAction(String, Option<&'static str>),
+    /// A word behind `funnel` or `unfunnel` that has no meaning there, and the one that it resembles.
+    UnknownClause(Verb, String, Option<&'static str>),
     /// A match after `actions`.
     MatchAfterActions(&'static str),
     /// `funnel` without one of its ports.
@@ -99,6 +102,8 @@ pub enum Kind {
     FlagsOfUdp,
     /// A word that is no TCP flag, and the flag that it resembles.
     UnknownFlag(String, Option<&'static str>),
+    /// Several TCP flags that are not a set.
+    FlagsWithoutBraces,
     /// What belongs to a header, with ports in place.
     NoHeader(&'static str),
     /// One of two ports in place.
@@ -111,8 +116,16 @@ pub enum Kind {
     InPlaceSize(&'static str, PortRange, PortRange),
     /// Two rules in place make one flow of two. The first stands in this line.
     Collision(usize),
+    /// `dnat` with ports in place, for more destinations than one.
+    InPlaceDnat,
     /// Anything but one address behind `dnat`.
     DnatOneAddress,
+    /// A port with the address behind `dnat`.
+    DnatPort,
+    /// An address behind `dnat` that no host has.
+    DnatNoHost(IpAddr),
+    /// What belongs before `dnat`.
+    BehindDnat(&'static str),
     /// Two actions that exclude each other.
     Contradiction(&'static str, &'static str),
     /// An action a second time.
@@ -125,6 +138,8 @@ pub enum Kind {
     NeverMatches,
     /// Ports translated back, whoever the packet is from.
     Strangers,
+    /// Ports in place come out among those that are matched.
+    OwnPorts(&'static str),
 }
 
 const ACTIONS_ARE: &str = "actions are `accept`, `drop`, `funnel`, `unfunnel` and `dnat`";
@@ -136,7 +151,9 @@ impl Kind {
     /// Whether it refuses the ruleset.
     pub const fn level(&self) -> Level {
         match self {
-            Self::Shadowed | Self::NeverMatches | Self::Strangers => Level::Warning,
+            Self::Shadowed | Self::NeverMatches | Self::Strangers | Self::OwnPorts(_) => {
+                Level::Warning
+            }
             _ => Level::Error,
         }
     }
@@ -185,13 +202,17 @@ impl Kind {
             Self::BadPrefix(prefix, family) => {
                 format!("`/{}` is not an {} prefix length", shorten(prefix), name(*family))
             }
-            Self::EmptySet => "the set is empty".into(),
+            Self::EmptySet(_) => "the set is empty".into(),
             Self::SetNotClosed => "the set has no `}`".into(),
             Self::CommaMissing => "`,` is missing between two values of a set".into(),
             Self::Misplaced(token) => format!("`{token}` has no place here"),
             Self::ActionMissing => "`actions` without an action".into(),
             Self::UnknownAction(word, meant) => {
                 format!("unknown action `{}`{}", shorten(word), did_you_mean(*meant))
+            }
+            Self::UnknownClause(verb, word, meant) => {
+                let (verb, meant) = (verb.name(), did_you_mean(*meant));
+                format!("unknown word `{}` behind `{verb}`{meant}", shorten(word))
             }
             Self::MatchAfterActions(name) => format!("`{name}` stands after `actions`"),
             Self::FunnelPortMissing(name) => format!("`funnel` needs `{name}`"),
@@ -205,6 +226,7 @@ impl Kind {
             Self::UnknownFlag(word, meant) => {
                 format!("unknown TCP flag `{}`{}", shorten(word), did_you_mean(*meant))
             }
+            Self::FlagsWithoutBraces => "several flags without braces".into(),
             Self::NoHeader(word) => {
                 format!("`{word}` is for a header, and with a range of ports there is none")
             }
@@ -220,19 +242,30 @@ impl Kind {
                 )
             }
             Self::InPlaceSize(name, matched, becomes) => {
-                format!("{} ports of `{name}` can't become {}", matched.size(), becomes.size())
+                let ports = if matched.size() == 1 { "port" } else { "ports" };
+                let (from, to) = (matched.size(), becomes.size());
+                format!("{from} {ports} of `{name}` can't become {to}")
             }
             Self::Collision(line) => {
                 format!(
                     "two flows would become one: what comes out here also comes out of line {line}"
                 )
             }
+            Self::InPlaceDnat => "ports are translated in place and the address is set, but the \
+                rule does not match one `daddr`"
+                .into(),
             Self::DnatOneAddress => "`dnat` takes exactly one address".into(),
+            Self::DnatPort => "`dnat` takes no port".into(),
+            Self::DnatNoHost(address) => format!("no host has the address `{address}`"),
+            Self::BehindDnat(name) => format!("`{name}` stands behind `dnat`"),
             Self::Contradiction(first, second) => format!("`{first}` and `{second}` in one rule"),
             Self::DnatFirst(name) => format!("`dnat` stands before `{name}`"),
             Self::Shadowed => "the rule can never match: earlier rules take all of it".into(),
             Self::NeverMatches => "the rule can never match: its `!=` excludes every packet".into(),
             Self::Strangers => "ports are translated back for packets from anywhere".into(),
+            Self::OwnPorts(name) => {
+                format!("ports of `{name}` come out among those that the rule matches")
+            }
         }
     }
 
@@ -256,6 +289,12 @@ impl Kind {
             }
             Self::UnexpectedCharacter('$' | '<' | '>' | '*') => {
                 "nothing is filled in or expanded here: write the port or the address itself".into()
+            }
+            Self::UnexpectedCharacter('[' | ']') => {
+                "addresses have no brackets here: write `2001:db8::1`".into()
+            }
+            Self::UnexpectedCharacter('%') => {
+                "addresses have no zone here: write `fe80::1` alone".into()
             }
             Self::UnexpectedCharacter('\\') => {
                 "no line is continued here: a rule ends at its line's end or at `;`".into()
@@ -324,7 +363,7 @@ impl Kind {
             Self::BadPrefix(_, Family::Ip6) => {
                 "write a number from 0 to 128, as in `2001:db8::/32`".into()
             }
-            Self::EmptySet => "name a value, or leave the match out".into(),
+            Self::EmptySet(name) => format!("name a value, or leave `{name}` out"),
             Self::SetNotClosed => "a set ends in the rule it began in: `{ 80, 443 }`".into(),
             Self::CommaMissing => "write `{ 80, 443 }`".into(),
             Self::Misplaced("!=") => "it follows `saddr`, `daddr`, `sport` or `dport`".into(),
@@ -333,6 +372,13 @@ impl Kind {
             }
             Self::Misplaced(_) => "braces hold a set behind a match: `dport { 80, 443 }`".into(),
             Self::ActionMissing | Self::UnknownAction(..) => ACTIONS_ARE.into(),
+            Self::UnknownClause(Verb::Funnel, ..) => "behind `funnel tcp` come `dport`, `sport`, \
+                `flags` and `inner`, each with its value, and `dnat`"
+                .into(),
+            Self::UnknownClause(Verb::Unfunnel, ..) => {
+                "behind `unfunnel tcp` come `dport` and `sport`, each with its value, and `dnat`"
+                    .into()
+            }
             Self::MatchAfterActions(_) => "matches come before `actions`".into(),
             Self::FunnelPortMissing(_) => {
                 "the new header needs one port each: `funnel tcp dport 80 sport 540`".into()
@@ -356,6 +402,7 @@ impl Kind {
             Self::UnknownFlag(..) => {
                 format!("flags are `{}`", crate::ast::TcpFlags::NAMES.join("`, `"))
             }
+            Self::FlagsWithoutBraces => "write `flags { syn, ack }`".into(),
             Self::NoHeader(_) => "write one port each, such as `sport 540`, to push or remove a \
                 header; a range, even `540-540`, is translated in place"
                 .into(),
@@ -369,17 +416,29 @@ impl Kind {
                 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29255`"
                 .into(),
             Self::InPlaceSize(name, matched, becomes) => {
-                let last = becomes.first.checked_add(matched.size() - 1);
-                let right = last.map_or_else(
-                    || "a range of the same size".into(),
-                    |last| format!("`{name} {}-{last}`", becomes.first),
+                let size = becomes.size();
+                let wider = resized(*matched, size).map_or_else(
+                    || format!("match a range of {size}"),
+                    |range| format!("match `{name} {range}`"),
                 );
-                format!("each port becomes one other: write {right}")
+                let right = resized(*becomes, matched.size())
+                    .map_or_else(String::new, |range| format!("write `{name} {range}`, or "));
+                format!("each port becomes one other: {right}{wider}")
             }
             Self::Collision(_) => "give the two rules source ranges that don't overlap behind \
                 `actions`, or addresses that differ"
                 .into(),
+            Self::InPlaceDnat => "flows to several addresses would become one: match a single \
+                address, as in `ip daddr 192.0.2.1`"
+                .into(),
             Self::DnatOneAddress => "such as `dnat 10.0.0.1`".into(),
+            Self::DnatPort => "write the address alone; ports are set by `funnel` and `unfunnel`, \
+                as in `unfunnel tcp dport 9090 dnat 10.0.0.1`"
+                .into(),
+            Self::DnatNoHost(_) => "name one host, such as `dnat 10.0.0.1`".into(),
+            Self::BehindDnat(name) => {
+                format!("`dnat` comes last: write `... {name} ... dnat ADDRESS`")
+            }
             Self::Contradiction("funnel" | "unfunnel", "funnel" | "unfunnel") => {
                 "a rule pushes a header or removes one".into()
             }
@@ -391,6 +450,10 @@ impl Kind {
             Self::NeverMatches => "narrow what `!=` excludes, or remove the rule".into(),
             Self::Strangers => "a stranger with a source port of that range would reach the wrong \
                 port; match the `saddr` of clients that are known"
+                .into(),
+            Self::OwnPorts(_) => "a connection that is not funnelled may have these ports as well, \
+                and would be taken for one that is; choose a range outside of the matched one and of \
+                net.ipv4.ip_local_port_range, as 1024-29255 is"
                 .into(),
         }
     }
@@ -409,6 +472,12 @@ const fn other(family: Family) -> Family {
         Family::Ip => Family::Ip6,
         Family::Ip6 => Family::Ip,
     }
+}
+
+/// `size` ports from the first of `range` on, if there are as many.
+fn resized(range: PortRange, size: u16) -> Option<PortRange> {
+    let last = range.first.checked_add(size - 1)?;
+    Some(PortRange { first: range.first, last })
 }
 
 fn did_you_mean(meant: Option<&'static str>) -> String {
@@ -444,13 +513,17 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// Places `kind` at `span` of `text`.
     pub(crate) fn new(kind: Kind, text: &str, span: Span) -> Self {
-        let before = &text[..span.start];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let excerpt = Excerpt::new(text, &span);
+        Self::at(kind, &mut Places::new(text), span)
+    }
+
+    /// As [`Diagnostic::new`]. Several are placed fastest in their order.
+    pub(crate) fn at(kind: Kind, places: &mut Places<'_>, span: Span) -> Self {
+        let excerpt = Excerpt::new(places.text, &span);
+        let (line, column) = places.find(span.start);
         Self {
             kind,
-            line: line(text, span.start),
-            column: text[line_start..span.start].chars().count() + 1,
+            line,
+            column,
             excerpt: excerpt.text,
             indent: excerpt.indent,
             width: excerpt.width,
@@ -493,9 +566,32 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The line that byte `at` of `text` is in, counted from 1.
-pub(crate) fn line(text: &str, at: usize) -> usize {
-    text[..at].matches('\n').count() + 1
+/// Finds lines and columns. It goes on from the last place, so that places in their order cost one
+/// walk through the text and not one each.
+pub(crate) struct Places<'a> {
+    text: &'a str,
+    at: usize,
+    line: usize,
+    column: usize,
+}
+
+impl<'a> Places<'a> {
+    pub(crate) const fn new(text: &'a str) -> Self {
+        Self { text, at: 0, line: 1, column: 1 }
+    }
+
+    /// Line and column of byte `at`, both counted from 1.
+    pub(crate) fn find(&mut self, at: usize) -> (usize, usize) {
+        if at < self.at {
+            *self = Self::new(self.text);
+        }
+        for c in self.text[self.at..at].chars() {
+            (self.line, self.column) =
+                if c == '\n' { (self.line + 1, 1) } else { (self.line, self.column + 1) };
+        }
+        self.at = at;
+        (self.line, self.column)
+    }
 }
 
 /// The part of a rule that is shown.

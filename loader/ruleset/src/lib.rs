@@ -22,7 +22,7 @@ mod shadow;
 mod tables;
 mod translation;
 
-use diagnostic::line;
+use diagnostic::Places;
 
 pub use ast::Ruleset;
 pub use diagnostic::{Diagnostic, Kind, Level};
@@ -66,17 +66,17 @@ pub fn compile(text: &str) -> Result<Compiled, Diagnostic> {
         Diagnostic::new(kind, text, largest.map_or(0..0, |(_, span)| span.clone()))
     };
     if let Some((first, second)) = translation::collision(rules, &axes).map_err(too_complex)? {
-        let kind = Kind::Collision(line(text, parsed.rules[first].start));
+        let kind = Kind::Collision(Places::new(text).find(parsed.rules[first].start).0);
         return Err(Diagnostic::new(kind, text, parsed.actions[second].clone()));
     }
     let tables = Tables::build(&parsed.ruleset, &axes).map_err(too_complex)?;
-    let strangers = rules.iter().enumerate().filter(|(_, rule)| translation::takes_strangers(rule));
     let mut warnings = shadow::find(&axes);
-    warnings.extend(strangers.map(|(number, _)| (number, Kind::Strangers)));
+    warnings.extend(translation::doubtful(rules, &axes));
     warnings.sort_by_key(|&(number, _)| number);
+    let mut places = Places::new(text);
     let warnings = warnings
         .into_iter()
-        .map(|(number, kind)| Diagnostic::new(kind, text, parsed.rules[number].clone()))
+        .map(|(number, kind)| Diagnostic::at(kind, &mut places, parsed.rules[number].clone()))
         .collect();
     Ok(Compiled { ruleset: parsed.ruleset, tables, warnings })
 }

@@ -4,14 +4,14 @@ mod funnel;
 mod value;
 mod words;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::MAX_TEXT;
 use crate::ast::{Action, Cidr, Family, Match, Matches, PortRange, Protocol, Rule, Ruleset, Verb};
 use crate::diagnostic::{Diagnostic, Kind};
 use crate::lexer::{Span, Token, lex};
 use value::{address, cidr, port_range};
-use words::{ACTIONS, is_keyword, not_a_match, not_an_action, symbol};
+use words::{ACTIONS, clause, is_keyword, not_a_match, not_an_action, symbol};
 
 /// A ruleset and where its rules stand in the text.
 #[derive(Debug)]
@@ -191,7 +191,9 @@ impl<'a> Parser<'a> {
         let mut values = Vec::new();
         loop {
             match self.peek() {
-                (Token::Close, span) if values.is_empty() => return Err((Kind::EmptySet, span)),
+                (Token::Close, span) if values.is_empty() => {
+                    return Err((Kind::EmptySet(name), span));
+                }
                 (Token::Close, _) => {}
                 (Token::End, span) => return Err((Kind::SetNotClosed, span)),
                 _ => values.push(self.value(name, &value)?),
@@ -240,12 +242,23 @@ impl<'a> Parser<'a> {
         };
         while let Some((name, span)) = self.action_name()? {
             match (&mut action, name) {
+                // To one address, flows to several would become one.
+                (Action::Translate { dnat: None, .. }, "dnat") if !one_host(&matches.daddr) => {
+                    return Err((Kind::InPlaceDnat, span));
+                }
                 (
                     Action::Funnel { dnat, .. }
                     | Action::Unfunnel { dnat, .. }
                     | Action::Translate { dnat, .. },
                     "dnat",
-                ) if dnat.is_none() => *dnat = Some(self.new_address()?),
+                ) if dnat.is_none() => {
+                    *dnat = Some(self.new_address()?);
+                    if let (Token::Word(word), span) = self.peek()
+                        && let Some(name) = clause(word)
+                    {
+                        return Err((Kind::BehindDnat(name), span));
+                    }
+                }
                 (_, "dnat") if matches!(first, "funnel" | "unfunnel" | "dnat") => {
                     return Err((Kind::ActionTwice(name), span));
                 }
@@ -275,16 +288,31 @@ impl<'a> Parser<'a> {
     /// The one address behind `dnat`.
     fn new_address(&mut self) -> Result<IpAddr, Error> {
         let family = self.family;
-        match self.peek() {
-            (Token::NotEqual | Token::Open, span) => Err((Kind::DnatOneAddress, span)),
-            _ => self.value("dnat", |word, span| address(word, span, family)).map_err(|error| {
-                match error {
-                    (Kind::BadAddress(..), span) => (Kind::DnatOneAddress, span),
-                    other => other,
-                }
-            }),
+        if let (Token::NotEqual | Token::Open, span) = self.peek() {
+            return Err((Kind::DnatOneAddress, span));
         }
+        self.value("dnat", |word, span| match address(word, span.clone(), family) {
+            Ok(address) if no_host(address) => Err((Kind::DnatNoHost(address), span)),
+            Err((Kind::BadAddress(..), span)) if word.parse::<SocketAddr>().is_ok() => {
+                Err((Kind::DnatPort, span))
+            }
+            Err((Kind::BadAddress(..), span)) => Err((Kind::DnatOneAddress, span)),
+            other => other,
+        })
     }
+}
+
+/// Whether one address is matched and no other.
+fn one_host(addresses: &Option<Match<Cidr>>) -> bool {
+    let cidr = addresses.as_ref().and_then(Match::single);
+    cidr.is_some_and(|cidr| Cidr::from(cidr.network()) == cidr)
+}
+
+/// Whether `address` is none that a host can have.
+fn no_host(address: IpAddr) -> bool {
+    address.is_unspecified()
+        || address.is_multicast()
+        || matches!(address, IpAddr::V4(address) if address.is_broadcast())
 }
 
 /// Keeps what `name` stands for. `both` is what is wrong if another word was there.

@@ -189,7 +189,7 @@ mod tests {
              tcp dport 3 actions unfunnel tcp
              tcp dport 4 actions dnat 10.0.0.1
              tcp dport 5 actions funnel tcp dport 80 sport 540 dnat 10.0.0.1
-             tcp dport 6 sport 1-9 actions funnel tcp dport 80 sport 1-9 dnat 10.0.0.1",
+             ip daddr 10.0.0.2 tcp dport 6 sport 1-9 actions funnel tcp dport 80 sport 1-9 dnat 10.0.0.1",
             None,
             &[],
         );

@@ -39,7 +39,7 @@ fn find_within(rules: &[RuleAxes], budget: &mut Budget) -> Vec<(usize, Kind)> {
 }
 
 /// The lowest and the highest value; nothing lies between those of no values.
-fn ends(ranges: &Ranges) -> (u128, u128) {
+pub(crate) fn ends(ranges: &Ranges) -> (u128, u128) {
     match (ranges.first(), ranges.last()) {
         (Some(&(first, _)), Some(&(_, last))) => (first, last),
         _ => (u128::MAX, 0),

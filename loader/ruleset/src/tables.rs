@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use abi::{Family, MAX_NODES, MAX_ROWS, Node, ROW, Roots, Row, RuleEntry, WORDS, bit};
+use foldhash::fast::RandomState;
 
 use crate::ast::Ruleset;
 use crate::axes::{DADDR, DPORT, FAMILY, RuleAxes, SADDR, SPORT};
@@ -27,6 +28,10 @@ pub struct Tables {
 impl abi::Tables for Tables {
     fn roots(&self) -> &Roots {
         &self.roots
+    }
+
+    fn words(&self) -> u32 {
+        index(self.rules.len().div_ceil(64))
     }
 
     fn next(&self, index: u32, byte: u8) -> Option<u32> {
@@ -129,7 +134,7 @@ fn intervals<'a>(
 #[derive(Default)]
 struct Rows {
     rows: Vec<Row>,
-    known: HashMap<[u64; WORDS], u32>,
+    known: HashMap<[u64; WORDS], u32, RandomState>,
 }
 
 impl Rows {

@@ -389,11 +389,12 @@ fn in_place() {
             dnat: None,
         }
     );
-    let canonical = "udp sport 1 dport 2 actions unfunnel udp sport 3-3 dport 4 dnat ::1";
+    let canonical =
+        "ip6 daddr ::2 udp sport 1 dport 2 actions unfunnel udp sport 3-3 dport 4 dnat ::1";
     for input in [
         canonical,
-        "udp sport 1-1 dport { 2 } actions unfunnel udp sport 3 dport 4-4 dnat ::1",
-        "udp sport {1,} dport 2-2 actions unfunnel udp dport 4-4 sport 3-3 dnat ::1",
+        "ip6 daddr ::2/128 udp sport 1-1 dport { 2 } actions unfunnel udp sport 3 dport 4-4 dnat ::1",
+        "ip6 daddr {::2} udp sport {1,} dport 2-2 actions unfunnel udp dport 4-4 sport 3-3 dnat ::1",
     ] {
         check(input, &[canonical]);
     }
@@ -465,8 +466,17 @@ fn translations_that_stay_one_to_one() {
         "ip tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
          tcp dport 81-82 sport 5-20 actions funnel tcp dport 80-81 sport 15-30",
         // Two destinations become different ones.
-        "tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.1
-         tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.2",
+        "ip daddr 10.0.0.3 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.1
+         ip daddr 10.0.0.3 tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.2",
+        // The same shift, and the same destination for the same.
+        "ip daddr 10.0.0.1 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.9
+         ip daddr 10.0.0.1 tcp dport 81-82 sport 5-20 actions funnel tcp dport 80-81 sport 15-30 dnat 10.0.0.9",
+        // Two addresses change places.
+        "ip daddr 10.0.0.1 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.2
+         ip daddr 10.0.0.2 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.1",
+        // A rule that never matches.
+        "ip daddr != 0.0.0.0/0 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 11-19",
         // The first takes all that the second would bring there.
         "tcp dport 81 sport 1-99 actions funnel tcp dport 80 sport 101-199
          tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 111-119",
@@ -492,6 +502,13 @@ fn translations_that_make_one_flow_of_two() {
         // A destination that becomes the other's.
         "ip daddr 10.0.0.1 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.2
          ip daddr 10.0.0.2 tcp dport 82 sport 1-9 actions funnel tcp dport 80 sport 11-19",
+        // The same shift, but two destinations become one, or one becomes the other.
+        "ip daddr 10.0.0.1 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.9
+         ip daddr 10.0.0.2 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.9",
+        "ip daddr 10.0.0.1 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.9
+         ip daddr 10.0.0.9 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19",
+        "ip6 daddr ::1:0/112 tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19
+         ip6 daddr ::2 tcp dport 81 sport 9-17 actions funnel tcp dport 80 sport 19-27 dnat ::1:7",
         // Only a part of what would meet is taken.
         "tcp dport 82 sport 6-9 actions accept
          tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19

@@ -26,10 +26,11 @@ kinds! {
     ValueWithoutMatch ActionsMissingBefore ActionsMissing ActionsTwice MatchTwice BothProtocols
     BothFamilies PortWithoutProtocol ProtocolMissing IpMissing ValueMissing NotAProtocol BadPort
     PortZero RangeReversed BadAddress WrongFamily BadPrefix EmptySet SetNotClosed CommaMissing
-    Misplaced ActionMissing UnknownAction MatchAfterActions FunnelPortMissing FunnelOnePort
-    InnerOnePort InnerFirst NotOfUnfunnel FlagsOfUdp UnknownFlag NoHeader InPlacePortMissing
-    InPlaceProtocol InPlaceMatch InPlaceSize Collision DnatOneAddress Contradiction ActionTwice
-    DnatFirst Shadowed NeverMatches Strangers
+    Misplaced ActionMissing UnknownAction UnknownClause MatchAfterActions FunnelPortMissing
+    FunnelOnePort InnerOnePort InnerFirst NotOfUnfunnel FlagsOfUdp UnknownFlag FlagsWithoutBraces
+    NoHeader InPlacePortMissing InPlaceProtocol InPlaceMatch InPlaceSize Collision InPlaceDnat
+    DnatOneAddress DnatPort DnatNoHost BehindDnat Contradiction ActionTwice DnatFirst Shadowed
+    NeverMatches Strangers OwnPorts
 }
 
 thread_local! {
@@ -1231,7 +1232,7 @@ fn families() {
           at line 1, column 11
           | ip6 saddr [2001:db8::1] tcp actions drop
           |           ^
-          help: outside comments there are only words, numbers, addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII
+          help: addresses have no brackets here: write `2001:db8::1`
         ",
     );
     check(
@@ -1241,7 +1242,7 @@ fn families() {
           at line 1, column 18
           | ip6 saddr fe80::1%eth0 tcp actions drop
           |                  ^
-          help: outside comments there are only words, numbers, addresses, `!=`, `{`, `,`, `}` and `;`, in plain ASCII
+          help: addresses have no zone here: write `fe80::1` alone
         ",
     );
     check(
@@ -1326,7 +1327,7 @@ fn sets() {
           at line 1, column 13
           | tcp dport { } actions drop
           |             ^
-          help: name a value, or leave the match out
+          help: name a value, or leave `dport` out
         ",
     );
     check(
@@ -1336,7 +1337,7 @@ fn sets() {
           at line 1, column 15
           | tcp dport != {} actions drop
           |               ^
-          help: name a value, or leave the match out
+          help: name a value, or leave `dport` out
         ",
     );
     check(
@@ -1694,6 +1695,96 @@ fn actions() {
           help: such as `dnat 10.0.0.1`
         ",
     );
+    check(
+        "tcp actions dnat 10.0.0.1:80",
+        r"
+        error: `dnat` takes no port
+          at line 1, column 18
+          | tcp actions dnat 10.0.0.1:80
+          |                  ^^^^^^^^^^^
+          help: write the address alone; ports are set by `funnel` and `unfunnel`, as in `unfunnel tcp dport 9090 dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp actions unfunnel tcp dnat 0.0.0.0",
+        r"
+        error: no host has the address `0.0.0.0`
+          at line 1, column 31
+          | tcp actions unfunnel tcp dnat 0.0.0.0
+          |                               ^^^^^^^
+          help: name one host, such as `dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp actions dnat 255.255.255.255",
+        r"
+        error: no host has the address `255.255.255.255`
+          at line 1, column 18
+          | tcp actions dnat 255.255.255.255
+          |                  ^^^^^^^^^^^^^^^
+          help: name one host, such as `dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp actions dnat 224.0.0.1",
+        r"
+        error: no host has the address `224.0.0.1`
+          at line 1, column 18
+          | tcp actions dnat 224.0.0.1
+          |                  ^^^^^^^^^
+          help: name one host, such as `dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "ip6 tcp actions dnat ::",
+        r"
+        error: no host has the address `::`
+          at line 1, column 22
+          | ip6 tcp actions dnat ::
+          |                      ^^
+          help: name one host, such as `dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp actions dnat ff02::1",
+        r"
+        error: no host has the address `ff02::1`
+          at line 1, column 18
+          | tcp actions dnat ff02::1
+          |                  ^^^^^^^
+          help: name one host, such as `dnat 10.0.0.1`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 dnat 10.0.0.1 flags syn",
+        r"
+        error: `flags` stands behind `dnat`
+          at line 1, column 57
+          | tcp actions funnel tcp dport 80 sport 540 dnat 10.0.0.1 flags syn
+          |                                                         ^^^^^
+          help: `dnat` comes last: write `... flags ... dnat ADDRESS`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 dnat 10.0.0.1 inner sport 7",
+        r"
+        error: `inner` stands behind `dnat`
+          at line 1, column 57
+          | tcp actions funnel tcp dport 80 sport 540 dnat 10.0.0.1 inner sport 7
+          |                                                         ^^^^^
+          help: `dnat` comes last: write `... inner ... dnat ADDRESS`
+        ",
+    );
+    check(
+        "tcp actions unfunnel tcp dnat 10.0.0.1 dport 9090",
+        r"
+        error: `dport` stands behind `dnat`
+          at line 1, column 40
+          | tcp actions unfunnel tcp dnat 10.0.0.1 dport 9090
+          |                                        ^^^^^
+          help: `dnat` comes last: write `... dport ... dnat ADDRESS`
+        ",
+    );
 }
 
 /// `funnel` and `unfunnel` without what they need.
@@ -1891,7 +1982,7 @@ fn clauses() {
           at line 1, column 51
           | tcp actions funnel tcp dport 80 sport 540 flags { }
           |                                                   ^
-          help: name a value, or leave the match out
+          help: name a value, or leave `flags` out
         ",
     );
     check(
@@ -2024,6 +2115,126 @@ fn clauses() {
           help: single ports are a header's, `funnel tcp dport 80 sport 540`; ranges translate in place, `funnel tcp dport 80 sport 1024-29255`
         ",
     );
+    check(
+        "tcp actions funnel tcp dprt 80 sport 540",
+        r"
+        error: unknown word `dprt` behind `funnel`; did you mean `dport`?
+          at line 1, column 24
+          | tcp actions funnel tcp dprt 80 sport 540
+          |                        ^^^^
+          help: behind `funnel tcp` come `dport`, `sport`, `flags` and `inner`, each with its value, and `dnat`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp port 80 sport 540",
+        r"
+        error: unknown word `port` behind `funnel`; did you mean `dport`?
+          at line 1, column 24
+          | tcp actions funnel tcp port 80 sport 540
+          |                        ^^^^
+          help: behind `funnel tcp` come `dport`, `sport`, `flags` and `inner`, each with its value, and `dnat`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 port 540",
+        r"
+        error: unknown word `port` behind `funnel`; did you mean `sport`?
+          at line 1, column 33
+          | tcp actions funnel tcp dport 80 port 540
+          |                                 ^^^^
+          help: behind `funnel tcp` come `dport`, `sport`, `flags` and `inner`, each with its value, and `dnat`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp encap dport 80 sport 540",
+        r"
+        error: unknown word `encap` behind `funnel`
+          at line 1, column 24
+          | tcp actions funnel tcp encap dport 80 sport 540
+          |                        ^^^^^
+          help: behind `funnel tcp` come `dport`, `sport`, `flags` and `inner`, each with its value, and `dnat`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 flag ack",
+        r"
+        error: unknown word `flag` behind `funnel`; did you mean `flags`?
+          at line 1, column 43
+          | tcp actions funnel tcp dport 80 sport 540 flag ack
+          |                                           ^^^^
+          help: behind `funnel tcp` come `dport`, `sport`, `flags` and `inner`, each with its value, and `dnat`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 541",
+        r"
+        error: unknown word `541` behind `funnel`
+          at line 1, column 43
+          | tcp actions funnel tcp dport 80 sport 540 541
+          |                                           ^^^
+          help: behind `funnel tcp` come `dport`, `sport`, `flags` and `inner`, each with its value, and `dnat`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 dnta 10.0.0.1",
+        r"
+        error: unknown word `dnta` behind `funnel`; did you mean `dnat`?
+          at line 1, column 43
+          | tcp actions funnel tcp dport 80 sport 540 dnta 10.0.0.1
+          |                                           ^^^^
+          help: behind `funnel tcp` come `dport`, `sport`, `flags` and `inner`, each with its value, and `dnat`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp saddr 10.0.0.1 dport 80 sport 540",
+        r"
+        error: `saddr` stands after `actions`
+          at line 1, column 24
+          | tcp actions funnel tcp saddr 10.0.0.1 dport 80 sport 540
+          |                        ^^^^^
+          help: matches come before `actions`
+        ",
+    );
+    check(
+        "tcp actions unfunnel tcp port 9090",
+        r"
+        error: unknown word `port` behind `unfunnel`; did you mean `dport`?
+          at line 1, column 26
+          | tcp actions unfunnel tcp port 9090
+          |                          ^^^^
+          help: behind `unfunnel tcp` come `dport` and `sport`, each with its value, and `dnat`
+        ",
+    );
+    check(
+        "tcp actions unfunnel tcp 9090",
+        r"
+        error: unknown word `9090` behind `unfunnel`; did you mean `dport`?
+          at line 1, column 26
+          | tcp actions unfunnel tcp 9090
+          |                          ^^^^
+          help: behind `unfunnel tcp` come `dport` and `sport`, each with its value, and `dnat`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp flags syn ack dport 80 sport 540",
+        r"
+        error: several flags without braces
+          at line 1, column 34
+          | tcp actions funnel tcp flags syn ack dport 80 sport 540
+          |                                  ^^^
+          help: write `flags { syn, ack }`
+        ",
+    );
+    check(
+        "tcp actions funnel tcp dport 80 sport 540 flags syn,ack",
+        r"
+        error: several flags without braces
+          at line 1, column 52
+          | tcp actions funnel tcp dport 80 sport 540 flags syn,ack
+          |                                                    ^
+          help: write `flags { syn, ack }`
+        ",
+    );
 }
 
 /// Ports written as ranges.
@@ -2056,7 +2267,7 @@ fn in_place() {
           at line 1, column 68
           | ...rt 8080 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29254
           |                                                                ^^^^^^^^^^
-          help: each port becomes one other: write `sport 1024-29255`
+          help: each port becomes one other: write `sport 1024-29255`, or match `sport 32768-60998`
         ",
     );
     check(
@@ -2066,7 +2277,7 @@ fn in_place() {
           at line 1, column 70
           | ... 8080 sport 32768-60999 actions unfunnel tcp dport 80 sport 40000-65535
           |                                                                ^^^^^^^^^^^
-          help: each port becomes one other: write a range of the same size
+          help: each port becomes one other: match `sport 32768-58303`
         ",
     );
     check(
@@ -2076,7 +2287,7 @@ fn in_place() {
           at line 1, column 64
           | ... dport 8080-8081 sport 32768-60999 actions funnel tcp dport 80 sport 1024-29255
           |                                                                ^^
-          help: each port becomes one other: write `dport 80-81`
+          help: each port becomes one other: write `dport 80-81`, or match `dport 8080`
         ",
     );
     check(
@@ -2159,6 +2370,47 @@ fn in_place() {
           help: give the two rules source ranges that don't overlap behind `actions`, or addresses that differ
         ",
     );
+    check(
+        "tcp dport 8080 sport 32768-60999 actions funnel tcp dport 80-81 sport 1024-29255",
+        r"
+        error: 1 port of `dport` can't become 2
+          at line 1, column 59
+          | tcp dport 8080 sport 32768-60999 actions funnel tcp dport 80-81 sport 1024-29255
+          |                                                           ^^^^^
+          help: each port becomes one other: write `dport 80`, or match `dport 8080-8081`
+        ",
+    );
+    // Neither range can be as long as the other.
+    check(
+        "tcp dport 8080-8089 sport 60000-65535 actions funnel tcp dport 80-89 sport 40000-65535",
+        r"
+        error: 5536 ports of `sport` can't become 25536
+          at line 1, column 76
+          | ...8089 sport 60000-65535 actions funnel tcp dport 80-89 sport 40000-65535
+          |                                                                ^^^^^^^^^^^
+          help: each port becomes one other: write `sport 40000-45535`, or match a range of 25536
+        ",
+    );
+    check(
+        "tcp dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.1",
+        r"
+        error: ports are translated in place and the address is set, but the rule does not match one `daddr`
+          at line 1, column 64
+          | ... dport 81 sport 1-9 actions funnel tcp dport 80 sport 11-19 dnat 10.0.0.1
+          |                                                                ^^^^
+          help: flows to several addresses would become one: match a single address, as in `ip daddr 192.0.2.1`
+        ",
+    );
+    check(
+        "ip daddr 10.0.0.0/31 tcp dport 81 sport 1-9 actions unfunnel tcp dport 80 sport 11-19 dnat 10.0.0.1",
+        r"
+        error: ports are translated in place and the address is set, but the rule does not match one `daddr`
+          at line 1, column 87
+          | ...port 81 sport 1-9 actions unfunnel tcp dport 80 sport 11-19 dnat 10.0.0.1
+          |                                                                ^^^^
+          help: flows to several addresses would become one: match a single address, as in `ip daddr 192.0.2.1`
+        ",
+    );
 }
 
 /// What is accepted, and can't be meant.
@@ -2233,6 +2485,48 @@ fn warnings() {
           | ip tcp dport 80 sport 1024-29255 actions unfunnel tcp dport ...
           | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
           help: a stranger with a source port of that range would reach the wrong port; match the `saddr` of clients that are known
+        ",
+    );
+    // Addresses that are all addresses.
+    check(
+        "ip saddr 0.0.0.0/0 tcp dport 80 sport 1024-29255 actions unfunnel tcp dport 8080 sport 32768-60999",
+        r"
+        warning: ports are translated back for packets from anywhere
+          at line 1, column 1
+          | ip saddr 0.0.0.0/0 tcp dport 80 sport 1024-29255 actions unf...
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: a stranger with a source port of that range would reach the wrong port; match the `saddr` of clients that are known
+        ",
+    );
+    check(
+        "ip6 saddr { ::/1, 8000::/1 } tcp dport 80 sport 1024-29255 actions unfunnel tcp dport 8080 sport 32768-60999",
+        r"
+        warning: ports are translated back for packets from anywhere
+          at line 1, column 1
+          | ip6 saddr { ::/1, 8000::/1 } tcp dport 80 sport 1024-29255 a...
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: a stranger with a source port of that range would reach the wrong port; match the `saddr` of clients that are known
+        ",
+    );
+    // The source port stays: a client's direct connections to port 80 have such ports as well.
+    check(
+        "tcp dport 8080 sport 32768-60999 actions funnel tcp dport 80 sport 32768-60999",
+        r"
+        warning: ports of `sport` come out among those that the rule matches
+          at line 1, column 1
+          | tcp dport 8080 sport 32768-60999 actions funnel tcp dport 80...
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: a connection that is not funnelled may have these ports as well, and would be taken for one that is; choose a range outside of the matched one and of net.ipv4.ip_local_port_range, as 1024-29255 is
+        ",
+    );
+    check(
+        "tcp sport 8080 dport 32768-60999 actions funnel tcp sport 80 dport 4537-32768",
+        r"
+        warning: ports of `dport` come out among those that the rule matches
+          at line 1, column 1
+          | tcp sport 8080 dport 32768-60999 actions funnel tcp sport 80...
+          | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+          help: a connection that is not funnelled may have these ports as well, and would be taken for one that is; choose a range outside of the matched one and of net.ipv4.ip_local_port_range, as 1024-29255 is
         ",
     );
 }

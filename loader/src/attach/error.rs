@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::lock::LockError;
 use crate::netlink::Hook;
 use crate::object::{ObjectError, hint};
 use crate::ours::Subject;
@@ -18,6 +19,9 @@ pub enum AttachError {
     /// A link layer that the program can't parse.
     #[error("{0} is neither an Ethernet nor an IP device; name others with IFACES")]
     LinkLayer(String),
+    /// Another run is at work.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The rules did not get into the kernel.
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -99,7 +103,9 @@ impl AttachError {
                 passes(error)
             }
             Self::Partly { error, .. } => error.may_pass(),
-            Self::LinkLayer(_) | Self::Occupied { .. } | Self::Remove { .. } => false,
+            Self::LinkLayer(_) | Self::Lock(_) | Self::Occupied { .. } | Self::Remove { .. } => {
+                false
+            }
         }
     }
 

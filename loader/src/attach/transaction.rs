@@ -94,10 +94,6 @@ impl<'a> Transaction<'a> {
                 self.made.push(interface);
             }
         }
-        // Before the filters: what a new connection sends is to suit them from the start.
-        for limit in self.changes.iter_mut().filter_map(|change| change.limit.as_mut()) {
-            limit.lower(netlink);
-        }
         for change in &self.changes {
             change.make(netlink)?;
             self.done += 1;
@@ -108,26 +104,23 @@ impl<'a> Transaction<'a> {
     /// When all is attached: what became of offloading.
     pub(super) fn finish(self, netlink: &mut Netlink) -> Vec<Notice> {
         let limits = self.changes.into_iter().filter_map(|change| change.limit);
-        limits.flat_map(|limit| limit.raise(netlink)).collect()
+        limits.flat_map(|limit| limit.settle(netlink)).collect()
     }
 
     /// Puts back what was there, last first. Returns what could not be, for the error message.
-    pub(super) fn undo(&self, netlink: &mut Netlink) -> String {
+    pub(super) fn undo(self, netlink: &mut Netlink) -> String {
         let mut left = String::new();
-        for (number, change) in self.changes.iter().enumerate().rev() {
-            let name = &change.interface.name;
-            if number < self.done
-                && let Err(error) = change.undo(netlink)
-            {
-                // And so it keeps the limit that they need.
+        for change in self.changes.into_iter().take(self.done).rev() {
+            if let Err(error) = change.undo(netlink) {
+                let name = &change.interface.name;
                 left += &format!("; {name} {} keeps the new rules: {error}", change.hook);
-            } else if let Some(limit) = &change.limit
-                && let Err(error) = limit.undo(netlink)
-            {
-                left += &format!("; {name} keeps the new gso_max_segs: {error}");
+                // And so it gets the limit that they need.
+                for notice in change.limit.into_iter().flat_map(|limit| limit.settle(netlink)) {
+                    left += &format!("; {notice}");
+                }
             }
         }
-        for &Interface { index, ref name, .. } in self.made.iter().copied() {
+        for &Interface { index, ref name, .. } in self.made {
             // It was made a moment ago; what somebody else has put on it since is theirs.
             let empty = Hook::BOTH
                 .iter()
@@ -188,7 +181,8 @@ fn link(
         interface.link_header.ok_or_else(|| AttachError::LinkLayer(interface.name.clone()))?;
     let (place, ours) = (subject.place(), subject.find(there));
     // A priority is of one kind and one protocol.
-    if let Some(other) = there.iter().filter(|f| f.priority == place.priority).find(|filter| {
+    let mut same = there.iter().filter(|f| (f.chain, f.priority) == (0, place.priority));
+    if let Some(other) = same.find(|filter| {
         filter.kind != "bpf"
             || filter.protocol != ETH_P_ALL
             || (filter.handle == place.handle && ours.is_none())

@@ -11,7 +11,7 @@ use ruleset::ast::{
 };
 use ruleset::{Compiled, Diagnostic, Kind, compile};
 
-use super::{address, address6};
+use super::{address, address6, host};
 use crate::naive::Seen;
 
 /// Values are drawn from few, so that rules meet each other and packets meet rules.
@@ -62,12 +62,17 @@ pub fn one_to_one(mut ruleset: Ruleset) -> Compiled {
 
 fn rule(rng: &mut StdRng) -> Rule {
     let family = [None, Some(Family::Ip), Some(Family::Ip6)][rng.random_range(0..3)];
-    let network = |rng: &mut StdRng| {
+    let matched = |rng: &mut StdRng| {
         family.and_then(|family| maybe(rng, |rng| matching(rng, |rng| cidr(rng, family))))
     };
-    let (saddr, daddr, protocol) = (network(rng), network(rng), protocol(rng));
-    let dnat = maybe(rng, |rng| new_address(rng, family));
+    let (saddr, mut daddr, protocol) = (matched(rng), matched(rng), protocol(rng));
+    let mut dnat = maybe(rng, |rng| new_address(rng, family));
     let (sport, dport, action) = if rng.random_bool(0.2) {
+        // With a new address in place, one address is matched.
+        match (family, dnat) {
+            (Some(family), Some(_)) => daddr = Some(one(network(rng, family).0.into())),
+            _ => dnat = None,
+        }
         let (sport, dport) = (port_range(rng), port_range(rng));
         let action = Action::Translate {
             verb: if rng.random() { Verb::Funnel } else { Verb::Unfunnel },
@@ -76,13 +81,16 @@ fn rule(rng: &mut StdRng) -> Rule {
             dport: as_long(rng, dport),
             dnat,
         };
-        let one = |range| Some(Match { negated: false, values: vec![range] });
-        (one(sport), one(dport), action)
+        (Some(one(sport)), Some(one(dport)), action)
     } else {
         let ports = |rng: &mut StdRng| maybe(rng, |rng| matching(rng, port_range));
         (ports(rng), ports(rng), action(rng, family, dnat))
     };
     Rule { matches: Matches { family, saddr, daddr, protocol, sport, dport }, action }
+}
+
+fn one<T>(value: T) -> Match<T> {
+    Match { negated: false, values: vec![value] }
 }
 
 /// Any action but one in place.
@@ -122,8 +130,8 @@ fn as_long(rng: &mut StdRng, range: PortRange) -> PortRange {
 /// An address for `dnat`.
 fn new_address(rng: &mut StdRng, family: Option<Family>) -> IpAddr {
     match family.unwrap_or_else(|| any_family(rng)) {
-        Family::Ip => address(rng).into(),
-        Family::Ip6 => address6(rng).into(),
+        Family::Ip => host(rng, |rng| address(rng).into()),
+        Family::Ip6 => host(rng, |rng| address6(rng).into()),
     }
 }
 

@@ -1,7 +1,5 @@
 //! A header pushed, a header removed, an address set.
 
-use std::net::IpAddr;
-
 use abi::Reason;
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -188,7 +186,7 @@ fn dnat_alone_and_behind_the_others_equals_the_model() {
     for Family { name: family, packet, address } in FAMILIES {
         for protocol in [TCP, UDP] {
             let p = name(protocol);
-            let to = address(&mut rng);
+            let to = random::host(&mut rng, address);
             let alone = Runner::new(&format!("{family} {p} actions dnat {to}"));
             let push =
                 Runner::new(&format!("{family} {p} actions funnel udp sport 1 dport 2 dnat {to}"));
@@ -251,7 +249,7 @@ fn the_sum_that_a_network_card_delivers_stays_right() {
     for Family { name: family, packet, address } in FAMILIES {
         for (inner, through) in PAIRS {
             let (i, t) = (name(inner), name(through));
-            let to: IpAddr = address(&mut rng);
+            let to = random::host(&mut rng, address);
             let (words, _) = any_funnel(&mut rng, through);
             let push = Runner::new(&format!("{family} {i} actions funnel {words} dnat {to}"));
             let pull = Runner::new(&format!("{family} {t} actions unfunnel {i} sport 7 dnat {to}"));

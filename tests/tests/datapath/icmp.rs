@@ -7,7 +7,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use tests::model::{self, Funnel, IcmpError, Packet, TCP, UDP};
 use tests::random::{self, Checksum, PAIRS};
-use tests::test_run::{REDIRECT, Runner, SHOT, UNSPEC};
+use tests::test_run::{Context, ETHERNET, REDIRECT, Runner, SHOT, UNSPEC};
 
 use crate::family::{FAMILIES, Family, name};
 
@@ -25,17 +25,16 @@ fn the_sender_of_what_would_not_fit_is_told_how_much_does() {
             let (mut fitted, mut answered) = (0, 0);
             for _ in 0..1_000 {
                 let len = rng.random_range(1380..=1472);
-                let mut sent = packet(&mut rng, inner, len, Checksum::Right);
-                if is_multicast(sent.daddr) {
-                    sent.daddr = sent.saddr;
-                    sent = sent.seal();
-                }
+                let sent = packet(&mut rng, inner, len, Checksum::Right);
                 let most = MTU - usize::from(header.header_len());
                 let outcome = runner.run(&sent.write());
                 if sent.write().len() <= most {
                     fitted += 1;
                     assert_eq!(outcome.packet(), model::funnel(&sent, header).write());
-                } else if !is_multicast(sent.daddr) {
+                } else if !is_for_many(sent.daddr)
+                    && !is_for_many(sent.saddr)
+                    && !sent.saddr.is_unspecified()
+                {
                     answered += 1;
                     let l4_header = if inner == TCP { 20 } else { 8 };
                     let quoted = sent.write().len() - sent.segment.len() + l4_header;
@@ -56,7 +55,7 @@ fn the_sender_of_what_would_not_fit_is_told_how_much_does() {
     }
 }
 
-fn is_multicast(address: IpAddr) -> bool {
+fn is_for_many(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.octets()[0] >= 224,
         IpAddr::V6(address) => address.is_multicast(),
@@ -64,20 +63,36 @@ fn is_multicast(address: IpAddr) -> bool {
 }
 
 #[test]
-fn nobody_is_told_about_a_packet_to_many() {
+fn nobody_is_told_about_a_packet_to_many_or_from_nobody() {
     let mut rng = random::rng(41);
     let rules = "udp actions funnel tcp sport 540 dport 80";
     let runner = Runner::with_mtu(rules, MTU as u32);
-    for (to, Family { packet, .. }) in ["224.0.0.9", "255.255.255.255", "ff02::9"]
-        .into_iter()
-        .zip([&FAMILIES[0], &FAMILIES[0], &FAMILIES[1]])
-    {
+    let (ip, ip6) = (["192.0.2.1", "192.0.2.2"], ["2001:db8::1", "2001:db8::2"]);
+    let mut counted = 0;
+    // Source, destination, first byte of the Ethernet destination.
+    for (from, to, ethernet) in [
+        (ip[0], "224.0.0.9", 2),
+        (ip[0], "255.255.255.255", 2),
+        (ip[0], ip[1], 0xFF),
+        ("0.0.0.0", ip[1], 2),
+        ("239.1.1.1", ip[1], 2),
+        (ip6[0], "ff02::9", 2),
+        (ip6[0], ip6[1], 0x33),
+        ("::", ip6[1], 2),
+        ("ff02::9", ip6[1], 2),
+    ] {
+        let [saddr, daddr]: [IpAddr; 2] = [from, to].map(|a| a.parse().expect("an address"));
+        let Family { packet, .. } = &FAMILIES[usize::from(saddr.is_ipv6())];
         let sent = packet(&mut rng, UDP, 1472, Checksum::Right);
-        let sent = Packet { daddr: to.parse().expect("an address"), ..sent }.seal().write();
-        let outcome = runner.run(&sent);
-        assert_eq!((outcome.verdict, outcome.packet()), (UNSPEC, &sent[..]));
+        let sent = Packet { saddr, daddr, ..sent }.seal().write();
+        let macs = [&[ethernet, 0, 0, 0, 0, 1], &ETHERNET[6..12]].concat();
+        let ethertype: [u8; 2] = if saddr.is_ipv6() { [0x86, 0xDD] } else { [8, 0] };
+        let frame = [&macs[..], &ethertype, &sent].concat();
+        let outcome = runner.run_frame(&frame, Context::default());
+        counted += 1;
+        assert_eq!((outcome.verdict, &outcome.frame), (UNSPEC, &frame), "{from} > {to}");
+        assert_eq!(runner.reason(Reason::NoRoom), counted, "{from} > {to}");
     }
-    assert_eq!((runner.reason(Reason::NoRoom), runner.all_reasons()), (3, 3));
 }
 
 /// Any error of a kind that quotes a packet.
@@ -232,6 +247,9 @@ fn other_messages_are_left_alone() {
         if !ipv6 {
             let later = Packet { fragment: 5, ..funnelled.clone() };
             left.push(error(&mut rng, family, too_big, &later, whole));
+            let mut wrong_version = error(&mut rng, family, too_big, &funnelled, whole);
+            wrong_version.segment[8] = 0x55;
+            left.push(wrong_version.seal());
             let optional = Packet { options: vec![1; 4], ..funnelled.clone() };
             left.push(error(&mut rng, family, too_big, &optional, whole));
             let piece = error(&mut rng, family, too_big, &funnelled, whole);
@@ -285,5 +303,9 @@ fn rules_for_quotes_are_for_nothing_else() {
         let outcome = runner.run(&answer);
         assert_eq!((outcome.verdict, outcome.packet()), (UNSPEC, &answer[..]));
     }
+    // What could not be parsed is for the other rules of the hook to count.
+    let packet = random::packet6(&mut rng, UDP, 100, Checksum::Right);
+    runner.run(&Packet { protocol: 44, ..packet.clone() }.write());
+    runner.run(&packet.write()[..60]);
     assert_eq!((runner.rule(0).packets, runner.all_reasons()), (0, 0));
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use abi::{Counter, Reason};
-use tests::model::{self, Funnel, Packet, TCP, UDP};
+use tests::model::{self, Funnel, ICMPV6, Packet, TCP, UDP};
 use tests::random::{self, Checksum};
 use tests::test_run::{Context, ETHERNET, OK, Runner, SHOT, UNSPEC};
 
@@ -321,7 +321,10 @@ fn extension_headers_are_counted_and_passed() {
     // IANA, "IPv6 Extension Header Types", without those that end or encrypt the packet.
     let hiding = [0, 43, 44, 51, 60, 135, 139, 140];
     for protocol in 0..=255 {
-        let sent = random::packet6(&mut rng, UDP, 64, Checksum::Right);
+        let mut sent = random::packet6(&mut rng, UDP, 64, Checksum::Right);
+        // With the next header that an extension header begins with: anything but ICMPv6.
+        sent.segment[0] = 17;
+        let report = Packet { protocol, segment: vec![ICMPV6; 64], ..sent.clone() };
         let sent = Packet { protocol, ..sent }.write();
         let before = runner.reason(Reason::ExtensionHeader);
         let outcome = runner.run(&sent);
@@ -333,6 +336,9 @@ fn extension_headers_are_counted_and_passed() {
         );
         if protocol != TCP && protocol != UDP {
             assert_eq!((outcome.verdict, outcome.packet()), (UNSPEC, sent.as_slice()));
+            // What a host says of the groups that it is in counts as nothing.
+            runner.run(&report.write());
+            assert_eq!(runner.all_reasons(), before + u64::from(hidden));
         }
     }
 }

@@ -75,6 +75,21 @@ fn every_way_of_cleaning_leaves_what_is_not_ours() {
 }
 
 #[test]
+fn filters_of_other_chains_are_in_nobodys_way() {
+    let net = Net::new(1);
+    net.run("tc qdisc add dev l0 clsact");
+    let u32 = "pref 541 protocol ip u32 match u32 0 0 flowid 1:1";
+    net.run(&format!("tc filter add dev l0 ingress chain 7 {u32}"));
+    add_bpf(&net.left, "dev l0 egress chain 7 pref 540 handle 1 protocol all");
+    let before = state(&net.left);
+    net.load(&[("SFUNNEL_EGRESS_RULESET", FUNNEL)]);
+    assert_eq!(places(&net.left), ["l0 egress"]);
+    assert_eq!(net.outlet(0).funnelled(), Some((540, 80)));
+    net.loader().arg("clean").finish().done();
+    assert_eq!(state(&net.left), before);
+}
+
+#[test]
 fn the_program_goes_with_its_filter() {
     let net = Net::new(1);
     net.load(&[("SFUNNEL_RULESET", UNFUNNEL)]);

@@ -172,12 +172,28 @@ fn what_was_changed_by_hand_is_left_alone() {
 
 #[test]
 fn what_was_one_before_stays_one() {
+    const ALREADY: &str = "sfunnel-loader: l0: gso_max_segs is 1 already, and no filter remembers \
+                           another value; `clean` will leave it so";
     let net = net(1);
     set(&net, 1);
-    assert_eq!(said(&load(&net, FUNNEL_TCP)), [""; 0]);
+    assert_eq!(said(&load(&net, FUNNEL_TCP)), [ALREADY]);
     assert_eq!(said(&load(&net, FUNNEL)), [""; 0]);
     assert_eq!(said(&clean(&net)), [""; 0]);
     assert_eq!(segments(&net), 1);
+}
+
+#[test]
+fn killed_before_it_is_lowered() {
+    // The filter comes first: it is there, and remembers what is there still.
+    let net = net(1);
+    for _ in 0..2 {
+        load(&net, FUNNEL_TCP);
+        set(&net, EARLIER);
+        assert_eq!(said(&load(&net, FUNNEL_TCP)), [LOWERED]);
+        set(&net, EARLIER);
+        assert_eq!(said(&clean(&net)), [""; 0]);
+        assert_eq!(segments(&net), EARLIER);
+    }
 }
 
 #[test]
@@ -246,13 +262,7 @@ fn a_kernel_that_does_not_lower_it() {
     on_l0(&net, |netlink, l0| {
         // No interface has this number.
         let gone = Interface { index: i32::MAX, ..l0 };
-        let mut limit = Limit::new(&gone, Some(&rules), Offload::Limit, None);
-        assert_eq!(limit.earlier, Some(77));
-        limit.lower(netlink);
-        // So that nothing is restored that was never changed.
-        assert_eq!(limit.earlier, None);
-        limit.undo(netlink).expect("there is nothing to undo");
-        let notices = limit.raise(netlink);
+        let notices = Limit::new(&gone, Some(&rules), Offload::Limit, None).settle(netlink);
         assert_eq!(
             notices.iter().map(|n| (n.warning, n.to_string())).collect::<Vec<_>>(),
             [(

@@ -1,5 +1,6 @@
 //! With nothing but CAP_BPF and CAP_NET_ADMIN, as in an injected container.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
 use tests::binary;
@@ -7,8 +8,8 @@ use tests::netns::{Checked as _, Netns};
 
 use crate::all_or_nothing::CAUSES;
 use crate::net::{
-    FUNNEL, FUNNEL_ANEW, FUNNEL_TCP, Finish as _, Net, UNFUNNEL, clear, gso_max_segs, places,
-    rules, shown, state,
+    FUNNEL, FUNNEL_ANEW, FUNNEL_TCP, Finish as _, Net, UNFUNNEL, clear, gso_max_segs, icmp_places,
+    places, rules, shown, state,
 };
 
 /// `program` with no other capabilities than these, and without a way to get more; the file system
@@ -86,6 +87,29 @@ fn they_are_enough_to_lower_gso_max_segs_and_to_restore_it() {
     let run = loader(&net.left, &TWO).arg("clean").finish().done();
     assert_eq!(run.last_line(), "sfunnel-loader: l0: gso_max_segs 1 -> 77, as it was");
     assert_eq!(gso_max_segs(&net.left, "l0"), 77);
+}
+
+#[test]
+fn where_no_thread_can_be_had() {
+    const CAPABILITIES: &str = "-all,+bpf,+net_admin,+dac_override";
+    let net = Net::new(1);
+    // Root, CAP_SYS_ADMIN and CAP_SYS_RESOURCE may have more. No other user has this number.
+    let user = (1 << 29 | std::process::id()).to_string();
+    let alone = |program: &OsStr| {
+        let mut command = clear(net.left.command("prlimit"));
+        command.args(["--nproc=1", "setpriv", "--reuid", &user, "--clear-groups"]);
+        command.args(["--inh-caps", CAPABILITIES, "--ambient-caps", CAPABILITIES]);
+        command.arg(program);
+        command
+    };
+    let fork = alone("sh".as_ref()).args(["-c", "(true)"]).finish();
+    assert!(fork.stderr.contains("Cannot fork"), "{fork:?}");
+    let variables = [("SFUNNEL_RULESET", UNFUNNEL), ("SFUNNEL_EGRESS_RULESET", FUNNEL)];
+    alone(binary::loader().as_ref()).envs(variables).finish().done();
+    assert_eq!(places(&net.left), ["l0 ingress", "l0 egress"]);
+    assert_eq!(icmp_places(&net.left), ["l0 ingress"]);
+    assert_eq!(rules(&net.left, "l0 ingress"), UNFUNNEL);
+    assert_eq!(rules(&net.left, "l0 egress"), FUNNEL);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `funnel` and `unfunnel`: with a header, or in place if a port is written as a range.
 
 use super::value::{port_range, protocol, tcp_flag};
+use super::words::{ACTIONS, not_a_clause};
 use super::{Error, Parser};
 use crate::ast::{Action, InnerPorts, Match, Matches, Port, PortRange, Protocol, TcpFlags, Verb};
 use crate::diagnostic::Kind;
@@ -66,10 +67,11 @@ impl Parser<'_> {
                 "dport" => self.port(&mut written, "dport")?,
                 "flags" => self.flags(&mut written)?,
                 "inner" => self.inner(&mut written)?,
-                _ => {
+                _ if ACTIONS.contains(&word) => {
                     written.end = span;
                     break;
                 }
+                _ => return Err((not_a_clause(word, verb, written.next_port()), span)),
             }
         }
         Ok(written)
@@ -111,7 +113,14 @@ impl Parser<'_> {
         let flags = if self.next_if(Token::Open) {
             self.set("flags", tcp_flag)?
         } else {
-            vec![self.value("flags", tcp_flag)?]
+            let flag = self.value("flags", tcp_flag)?;
+            match self.peek() {
+                (Token::Comma, span) => return Err((Kind::FlagsWithoutBraces, span)),
+                (Token::Word(word), span) if TcpFlags::named(word).is_some() => {
+                    return Err((Kind::FlagsWithoutBraces, span));
+                }
+                _ => vec![flag],
+            }
         };
         let byte = flags.iter().fold(0, |byte, flag| byte | flag.0);
         written.flags = Some((TcpFlags(byte), span));
@@ -153,6 +162,16 @@ impl Ports {
 }
 
 impl Written {
+    /// The first of the names of ports that may still follow.
+    fn next_port(&self) -> Option<&'static str> {
+        let ports = self.inner.as_ref().map_or(&self.ports, |(ports, _)| ports);
+        match ports {
+            Ports { dport: None, .. } => Some("dport"),
+            Ports { sport: None, .. } => Some("sport"),
+            _ => None,
+        }
+    }
+
     fn funnel(self) -> Result<Action, Error> {
         let own = self.ports.inner();
         let port = |port: Option<Port>, name| {

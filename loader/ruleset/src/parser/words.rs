@@ -1,5 +1,6 @@
 //! The words of the language, and what somebody meant who wrote another one.
 
+use crate::ast::Verb;
 use crate::diagnostic::Kind;
 use crate::lexer::Token;
 
@@ -7,6 +8,7 @@ const MATCHES: [&str; 8] = ["ip", "ip6", "saddr", "daddr", "tcp", "udp", "sport"
 pub(super) const ACTIONS: [&str; 5] = ["accept", "drop", "funnel", "unfunnel", "dnat"];
 /// What only stands behind `funnel`.
 const CLAUSES: [&str; 2] = ["flags", "inner"];
+const PORTS: [&str; 2] = ["dport", "sport"];
 
 pub(super) fn is_keyword(word: &str) -> bool {
     word == "actions"
@@ -37,14 +39,38 @@ pub(super) fn not_a_match(word: &str) -> Kind {
     Kind::UnknownMatch(word.to_owned(), meant)
 }
 
+/// What somebody may have meant who wrote `word` where an action should stand.
 pub(super) fn not_an_action(word: &str) -> Kind {
+    out_of_place(word)
+        .unwrap_or_else(|| Kind::UnknownAction(word.to_owned(), similar(word, ACTIONS.iter())))
+}
+
+/// What somebody may have meant who wrote `word` behind `verb` and its protocol, where `port` is the
+/// name of a port that may follow.
+pub(super) fn not_a_clause(word: &str, verb: Verb, port: Option<&'static str>) -> Kind {
+    if let Some(kind) = out_of_place(word) {
+        return kind;
+    }
+    let clauses = if verb == Verb::Funnel { &CLAUSES[..] } else { &[] };
+    let meant = match word {
+        "port" => port,
+        _ if word.starts_with(|c: char| c.is_ascii_digit()) => port,
+        _ => similar(word, PORTS.iter().chain(clauses).chain(&ACTIONS)),
+    };
+    Kind::UnknownClause(verb, word.to_owned(), meant)
+}
+
+/// What is wrong with a word behind `actions` that belongs before it.
+fn out_of_place(word: &str) -> Option<Kind> {
     if word == "actions" {
-        return Kind::ActionsTwice;
+        return Some(Kind::ActionsTwice);
     }
-    if let Some(name) = MATCHES.iter().find(|&&name| name == word) {
-        return Kind::MatchAfterActions(name);
-    }
-    Kind::UnknownAction(word.to_owned(), similar(word, ACTIONS.iter()))
+    MATCHES.iter().find(|&&name| name == word).map(|name| Kind::MatchAfterActions(name))
+}
+
+/// The word, if it belongs to `funnel` or `unfunnel`.
+pub(super) fn clause(word: &str) -> Option<&'static str> {
+    PORTS.iter().chain(&CLAUSES).copied().find(|&name| name == word)
 }
 
 /// The keyword that `word` comes close to: at most two letters away, one if the keyword is short.
