@@ -1,5 +1,6 @@
 //! Bulk TCP: as many bytes as there is room for.
 
+use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,12 +27,27 @@ enum Direction {
     ToClient,
 }
 
-/// Compares both ways of funnelling with the direct way.
+/// Compares both ways of funnelling with the direct way: with the congestion control that the
+/// machine is set to, and with one that does not pace.
 pub fn compare(rounds: usize) -> Result<()> {
-    section("Bulk TCP; `direct` with default offloads, `by segment` direct with gso_max_segs 1");
     // Neighbours in this order are compared.
     let labs =
         [&labs::in_place()?, &labs::direct()?, &labs::tcp_in_tcp()?, &labs::direct_by_segment()?];
+    let set = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")?;
+    compare_under(set.trim(), labs, rounds)?;
+    for lab in labs {
+        labs::do_not_pace(lab)?;
+    }
+    compare_under("reno", labs, rounds)?;
+    let [in_place, _, encapsulated, _] = labs;
+    labs::ensure_funnelled(in_place)?;
+    labs::ensure_funnelled(encapsulated)
+}
+
+fn compare_under(control: &str, labs: [&Lab; 4], rounds: usize) -> Result<()> {
+    section(&format!(
+        "Bulk TCP, {control}; `direct` with default offloads, `by segment` with gso_max_segs 1"
+    ));
     for (direction, to) in [(Direction::ToServer, "to server"), (Direction::ToClient, "to client")]
     {
         for (streams, number) in [(1, "1 stream"), (8, "8 streams")] {
@@ -47,9 +63,7 @@ pub fn compare(rounds: usize) -> Result<()> {
             row("encapsulated : direct", &encapsulated, &direct, Target::None);
         }
     }
-    let [in_place, _, encapsulated, _] = labs;
-    labs::ensure_funnelled(in_place)?;
-    labs::ensure_funnelled(encapsulated)
+    Ok(())
 }
 
 /// Bits that programs receive in a second, over so many connections at once.

@@ -12,13 +12,16 @@ pub const PORT: u16 = 8080;
 
 /// Nothing is funnelled.
 pub fn direct() -> Result<Lab> {
-    let lab = Lab::new()?;
+    Lab::new()
+}
+
+/// From now on connections use the congestion control that every kernel has, and that sends as fast
+/// as the way is. What a machine is set to may pace (BBR), and hide what the way costs.
+pub fn do_not_pace(lab: &Lab) -> Result<()> {
     for netns in [&lab.client, &lab.server] {
-        // The one that every kernel has, and that sends as fast as the way is: some machines have
-        // one that paces, and what it finds out about the way is not what is to be measured.
         netns.sysctl(&[("net.ipv4.tcp_congestion_control", "reno")])?;
     }
-    Ok(lab)
+    Ok(())
 }
 
 /// Nothing is funnelled, but TCP sends segment by segment, as where it is encapsulated.
