@@ -46,7 +46,7 @@ pub fn set_daddr(skb: &Skb, packet: &Packet, daddr: &[u32; 4]) -> Result<(), Rea
             skb.store(at, &check)?;
         }
     }
-    // The length stays as it was written: that of merged packets may say 0.
-    let change = Change { protocol, growth: 0, daddr: Some(daddr) };
+    // Length and next header stay as they were written: those of merged packets may both say 0.
+    let change = Change { protocol: None, growth: 0, daddr: Some(daddr) };
     ip::change(skb, packet.ip.family, packet.ip.l3, &change).map_err(|_| Reason::Dropped)
 }

@@ -220,7 +220,7 @@ fn write(
     inner.clamp.store(skb, inner_at)?;
     skb.store(inner_at + wire::checksum_offset(packet.ip.protocol), &inner.check)?;
     let (daddr, addresses) = new_daddr(packet, rule);
-    let change = Change { protocol: rule.protocol, growth: header_len as i32, daddr };
+    let change = Change { protocol: Some(rule.protocol), growth: header_len as i32, daddr };
     ip::change(skb, packet.ip.family, l3, &change)?;
 
     let l4_len = packet.l4_len + header_len;

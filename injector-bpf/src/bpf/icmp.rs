@@ -93,7 +93,7 @@ impl IcmpError {
 
 /// IP protocol number of the ICMP that belongs to `family`.
 #[inline(always)]
-pub fn icmp_protocol(family: u32) -> u8 {
+fn icmp_protocol(family: u32) -> u8 {
     if family == 0 { wire::ICMP } else { wire::ICMPV6 }
 }
 

@@ -24,7 +24,7 @@ pub fn ethertype(family: u32) -> u16 {
 const ETHERNET: usize = 14;
 
 /// Bytes of source and destination port, with which TCP and UDP headers begin.
-const PORTS: usize = 4;
+pub const PORTS: usize = size_of::<Ports>();
 
 /// What a hop-by-hop header with a jumbo payload begins with (RFC 2675, 2), TCP behind it: next
 /// header, its own length (0, and so the number of a hop-by-hop header), option and its length.
@@ -252,8 +252,8 @@ fn ipv6_total_len(payload_len: u16) -> u32 {
 
 /// What a rule changes in an IP header.
 pub struct Change<'a> {
-    /// Protocol, or IPv6's next header.
-    pub protocol: u8,
+    /// New protocol, or IPv6's next header.
+    pub protocol: Option<u8>,
     /// By how much the packet has grown, in bytes.
     pub growth: i32,
     /// New destination address in network byte order.
@@ -270,23 +270,24 @@ pub fn change(skb: &Skb, family: u32, l3: Offset, change: &Change<'_>) -> Done {
     if family == 0 {
         let mut head = skb.load::<Ipv4Head>(l3)?;
         let total_len = grown(head.total_len);
+        let protocol = change.protocol.unwrap_or(head.protocol);
         let mut sum = Sum::behind(head.check)
             .minus(head.total_len)
             .plus(total_len)
             .minus(u16::from(head.protocol).to_be())
-            .plus(u16::from(change.protocol).to_be());
+            .plus(u16::from(protocol).to_be());
         if let Some([.., daddr]) = change.daddr {
             sum = sum.minus32(skb.load::<u32>(l3 + 16)?).plus32(*daddr);
             skb.store_from(l3 + 16, daddr)?;
         }
-        head.protocol = change.protocol;
+        head.protocol = protocol;
         head.total_len = total_len;
         head.check = sum.checksum();
         skb.store(l3, &head)
     } else {
         let mut head = skb.load::<Ipv6Head>(l3)?;
         head.payload_len = grown(head.payload_len);
-        head.next_header = change.protocol;
+        head.next_header = change.protocol.unwrap_or(head.next_header);
         if let Some(daddr) = change.daddr {
             skb.store_from(l3 + 24, daddr)?;
         }

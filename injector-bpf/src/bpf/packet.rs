@@ -6,12 +6,9 @@ use abi::{Config, Key, Reason, port_root, wire};
 
 use super::checksum::Sum;
 use super::icmp;
-use super::ip::{Addresses, FRAGMENT_OFFSET, IpHeader, MORE_FRAGMENTS, base_len, version};
+use super::ip::{Addresses, FRAGMENT_OFFSET, IpHeader, MORE_FRAGMENTS, PORTS, base_len, version};
 use super::ports::Ports;
 use super::skb::{Offset, Skb};
-
-/// Bytes of source and destination port.
-const PORTS: u32 = 4;
 
 /// A TCP or UDP packet, or a piece of one; or an ICMP error that quotes one.
 pub struct Packet {
@@ -49,7 +46,7 @@ impl Packet {
             // The first piece of a datagram may end right behind the ports.
             let enough = match ip.fragment & MORE_FRAGMENTS {
                 0 => wire::header_len(ip.protocol),
-                _ => PORTS,
+                _ => PORTS as u32,
             };
             if l4_len < enough {
                 return Err(Reason::TooShort);

@@ -12,7 +12,7 @@
 use abi::{Config, Reason, RuleEntry, action, flag, wire};
 
 use super::checksum::Sum;
-use super::icmp::{IcmpError, icmp_protocol};
+use super::icmp::IcmpError;
 use super::ip::{self, Change};
 use super::packet::{Packet, tcp_data_offset};
 use super::ports::Ports;
@@ -170,15 +170,10 @@ fn unfunnel(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reason> 
         },
         |packet, l3| {
             let growth = -(header_len as i32);
-            let protocol = icmp_protocol(family);
-            ip::change(skb, family, l3, &Change { protocol, growth, daddr: None })?;
-            let quoted = l3 + packet.quote;
-            ip::change(
-                skb,
-                family,
-                quoted,
-                &Change { protocol: rule.protocol, growth, daddr: None },
-            )?;
+            let own = Change { protocol: None, growth, daddr: None };
+            ip::change(skb, family, l3, &own)?;
+            let quoted = Change { protocol: Some(rule.protocol), growth, daddr: None };
+            ip::change(skb, family, l3 + packet.quote, &quoted)?;
             skb.store(l3 + packet.ip.ip_len, &icmp)?;
             skb.store(l3 + outer, &ports)?;
             check.store(skb, l3, header_len)

@@ -80,7 +80,7 @@ fn remove(skb: &Skb, packet: &Packet, l3: Offset, header_len: u32) -> Result<(),
 #[inline(always)]
 fn write(skb: &Skb, packet: &Packet, rule: &RuleEntry, l3: Offset, header_len: u32) -> Done {
     let (daddr, addresses) = new_daddr(packet, rule);
-    let change = Change { protocol: rule.protocol, growth: -(header_len as i32), daddr };
+    let change = Change { protocol: Some(rule.protocol), growth: -(header_len as i32), daddr };
     ip::change(skb, packet.ip.family, l3, &change)?;
 
     let l4 = l3 + packet.ip.ip_len;

@@ -165,6 +165,41 @@ fn what_is_to_be_segmented_is_translated_as_well_but_for_lists_of_datagrams() {
     }
 }
 
+/// `packet` as the kernel has it before segmentation if it is longer than 64 KiB: the length is 0,
+/// and a hop-by-hop header in front of TCP says it (RFC 2675, 2; BIG TCP, Linux 5.19).
+fn jumbo(packet: &Packet) -> Vec<u8> {
+    let mut bytes = packet.write();
+    let len = (8 + packet.segment.len()) as u32;
+    bytes[4..7].copy_from_slice(&[0, 0, 0]);
+    bytes.splice(40..40, [&[TCP, 0, 0xC2, 4], &len.to_be_bytes()[..]].concat());
+    bytes
+}
+
+#[test]
+fn a_packet_of_more_than_64_kib_keeps_the_header_that_says_so() {
+    let mut rng = random::rng(35);
+    let [_, ipv6] = &FAMILIES;
+    let pair = any_pair(&mut rng, "ip6", TCP);
+    let to = random::host(&mut rng, ipv6.address);
+    let in_place = Runner::new(&pair.there);
+    let dnat = Runner::new(&format!("ip6 tcp actions dnat {to}"));
+    let push = Runner::new("ip6 tcp actions funnel tcp sport 540 dport 80");
+    for n in 1..=200 {
+        let sent = pair.packet(&mut rng, ipv6, TCP);
+        let frame = [ETHERNET6.as_slice(), &jumbo(&sent)].concat();
+        let context = Context { gso_size: 500, gso_segs: 3 };
+        let outcome = in_place.run_frame(&frame, context);
+        let expected = model::translate(&sent, pair.by.0, pair.by.1);
+        assert_eq!((outcome.verdict, outcome.packet()), (OK, &jumbo(&expected)[..]));
+        let outcome = dnat.run_frame(&frame, context);
+        let expected = model::dnat(&sent, to);
+        assert_eq!((outcome.verdict, outcome.packet()), (OK, &jumbo(&expected)[..]));
+        let outcome = push.run_frame(&frame, context);
+        assert_eq!((outcome.verdict, outcome.frame), (UNSPEC, frame));
+        assert_eq!(push.reason(Reason::Segmented), n);
+    }
+}
+
 #[test]
 fn the_first_piece_of_a_datagram_is_translated_for_all() {
     let mut rng = random::rng(33);
