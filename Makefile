@@ -8,15 +8,15 @@ BUILD_RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked 
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup release release-loader release-webhook demo test lint bench fuzz
+.PHONY: help setup release release-loader release-webhook release-example demo test lint manifests manifests-check bench fuzz images cluster cluster-down
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
 
 setup: ## Install what is missing (apt, cargo), and say what
 	@tests/setup.sh
 
-release: release-loader release-webhook ## Static binaries
+release: release-loader release-webhook release-example ## Static binaries
 
 release-loader: setup
 	$(BUILD_RELEASE) --package loader
@@ -26,13 +26,22 @@ release-webhook: # Knows no BPF, and needs none of its tools
 	$(BUILD_RELEASE) --package webhook
 	@ls -l $(RELEASE)/sfunnel-webhook
 
+release-example:
+	$(BUILD_RELEASE) --package example
+	@ls -l $(RELEASE)/sfunnel-example
+
+# BUILD_IMAGE=docker.io/library/rust:1-bookworm for a base from a registry.
+images: ## The container images, as archives in target/images
+	@tests/images.sh
+
 demo: setup ## From an annotation to a packet, on this machine
 	@echo 'Building (a few minutes the first time)...'
 	@$(BUILD_RELEASE) --quiet --package loader --package webhook
 	@cargo build --locked --quiet --release --package tests --bin demo
 	@SFUNNEL_LOADER=$(RELEASE)/sfunnel-loader SFUNNEL_WEBHOOK=$(RELEASE)/sfunnel-webhook target/release/demo
 
-test: setup lint ## Everything
+test: setup lint manifests-check images ## Everything
+	@tests/setup.sh cluster
 	cargo build --locked
 	cargo test --locked
 
@@ -41,14 +50,37 @@ lint: ## Format and clippy
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-# BENCH=udp for one section, out of loader, lookup, bulk, udp, latency, sizes; BENCH_ROUNDS=3 for a
+# KUBECTL=kubectl for another one than that of the pinned Kubernetes.
+manifests: ## deploy/install.yaml anew, from deploy/base
+	@tests/checks/manifests.sh render
+
+manifests-check: ## The manifests against their schemas, and a hardening linter
+	@tests/setup.sh checks
+	@tests/checks/manifests.sh check
+
+# BENCH=udp for one section, out of loader, lookup, bulk, udp, latency, sizes, pods; BENCH_ROUNDS=3 for a
 # quick look. Make hands both on in the environment.
-bench: ## Ratios, each with what it is compared to
+bench: images ## Ratios, each with what it is compared to
 	@tests/setup.sh bench
+	@tests/setup.sh cluster
 	@echo 'Building (a few minutes the first time)...'
 	@$(BUILD_RELEASE) --quiet --package loader --package webhook
-	@cargo build --locked --quiet --release --package tests --bin bench
+	@cargo build --locked --quiet --release --package tests --bin bench --bin cluster
 	@SFUNNEL_LOADER=$(RELEASE)/sfunnel-loader SFUNNEL_WEBHOOK=$(RELEASE)/sfunnel-webhook target/release/bench
+
+# CLUSTER=name for a second one, PROXY_MODE=nftables, KUBERNETES_VERSION=1.35.4.
+CLUSTER ?= dev
+PROXY_MODE ?= iptables
+
+cluster: setup images ## A Kubernetes node in namespaces of its own; prints what to export for kubectl
+	@tests/setup.sh cluster
+	@cargo build --locked --quiet --package tests --bin cluster
+	@target/debug/cluster up --name $(CLUSTER) --proxy-mode $(PROXY_MODE) \
+		$(foreach image,webhook loader example,--image target/images/$(image).tar)
+
+cluster-down: ## Ends it, and removes every trace of it
+	@cargo build --locked --quiet --package tests --bin cluster
+	@target/debug/cluster down --name $(CLUSTER)
 
 fuzz: ## The rule language on random bytes, for FUZZ_SECONDS
 	@tests/setup.sh fuzz

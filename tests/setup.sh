@@ -5,6 +5,9 @@
 #   tests/setup.sh lint     and for `make test`
 #   tests/setup.sh bench    and for `make bench`
 #   tests/setup.sh fuzz     and for `make fuzz`
+#   tests/setup.sh cluster  and for `make cluster`
+#   tests/setup.sh images   and for `make images`
+#   tests/setup.sh checks   and for `make manifests-check`
 #
 # Debian's packages come by apt-get, bpf-linker by cargo. What takes long to build is kept, under its
 # version, in $SFUNNEL_CACHE (by default ~/.cache/sfunnel).
@@ -13,9 +16,12 @@ set -euo pipefail
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${SFUNNEL_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/sfunnel}
 bpf_linker=0.13.0
 llvm=22
+
+. "$here/go.sh"
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
@@ -38,7 +44,8 @@ packages() {
     as_root apt-get update -qq
     # Nothing that is there may go for it.
     as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends --no-remove "${missing[@]}" >/dev/null ||
+        apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends --no-remove \
+        "${missing[@]}" >/dev/null ||
         fail "apt-get could not install them without removing others; see what it says above"
 }
 
@@ -103,6 +110,18 @@ case ${1:-} in
             say 'cargo install cargo-fuzz'
             cargo install cargo-fuzz --locked --quiet
         fi
+        ;;
+    images) packages buildah mmdebstrap mount ;;
+    cluster)
+        packages runc iptables conntrack busybox-static mount procps
+        use_go
+        "$here/cluster/programs.sh" >/dev/null
+        ;;
+    checks)
+        packages jq yq
+        use_go
+        "$here/checks/programs.sh" >/dev/null
+        "$here/cluster/programs.sh" >/dev/null
         ;;
     *) fail "unknown: $1" ;;
 esac

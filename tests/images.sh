@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# Builds the images, without a daemon and without a registry, and leaves them where `ctr images import`
+# and `docker load` take them from: target/images/{webhook,loader,example}.tar.
+#
+#   BUILD_IMAGE=docker.io/library/rust:1-bookworm   another base of the build stage than the one that
+#                                                   tests/images/base.sh makes of this Debian
+#
+# Storage, caches and finished archives are in $SFUNNEL_CACHE/images (by default ~/.cache/sfunnel/images):
+# this machine's own images and containers stay as they are. An archive is taken from there as long as
+# nothing changed of what it is made from.
+set -euo pipefail
+
+say() { printf 'images: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+
+[ "$(id -u)" = 0 ] || fail 'root is needed: layers have owners'
+# So the mounts of a run that is killed end with it.
+[ -n "${SFUNNEL_IMAGES_UNSHARED:-}" ] || SFUNNEL_IMAGES_UNSHARED=1 exec unshare --mount "$0" "$@"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+cache=${SFUNNEL_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/sfunnel}
+images=$cache/images
+scratch=$images/scratch
+out=target/images
+mkdir -p "$images/archives" "$images/tmp" "$out"
+
+# One run at a time, whichever clone it is of. buildah inherits the lock: where this script is killed, the
+# next run waits until buildah has ended too.
+exec 9>"$images/lock"
+flock --nonblock 9 || { say 'waiting for another run'; flock 9; }
+
+# What is this machine's own, and its cargo's: registries, mirrors, certificates. The build stage sees it,
+# the images don't. buildah itself hands on the variables for proxies.
+network() {
+    local certificates=${CARGO_HTTP_CAINFO:-${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}}
+    local config=${CARGO_HOME:-$HOME/.cargo}/config.toml
+    [ ! -s "$certificates" ] ||
+        printf '%s\n' --volume "$certificates:/etc/ssl/certs/ca-certificates.crt:ro"
+    if [ -s "$config" ]; then
+        awk '/^\[/ { keep = /^\[(http|net|registr|source)/ } keep' "$config" >"$scratch/cargo.toml"
+        printf '%s\n' --volume "$scratch/cargo.toml:/var/cache/cargo/config.toml:ro"
+    fi
+}
+
+# A storage of our own. `chroot` is the isolation that needs neither cgroups nor a container runtime.
+prepare() {
+    local driver=vfs
+    rm -rf "$scratch"
+    mkdir -p "$scratch"/{lower,upper,work,merged,run}
+    # Not every file system can be under an overlay; another overlay can't.
+    if mount -t overlay -o "lowerdir=$scratch/lower,upperdir=$scratch/upper,workdir=$scratch/work" \
+        overlay "$scratch/merged" 2>/dev/null; then
+        umount "$scratch/merged"
+        driver=overlay
+    fi
+    printf '[storage]\ndriver = "%s"\ngraphroot = "%s"\nrunroot = "%s"\n' \
+        "$driver" "$images/storage-$driver" "$scratch/run" >"$scratch/storage.conf"
+    export CONTAINERS_STORAGE_CONF=$scratch/storage.conf CONTAINERS_CONF=/dev/null BUILDAH_ISOLATION=chroot
+    # The Dockerfiles' cache mounts are in here.
+    export TMPDIR=$images/tmp
+    trap 'buildah rm --all >/dev/null; rm -rf "$scratch"' EXIT
+
+    # What a run that was killed has left.
+    buildah rm --all >/dev/null
+    buildah rmi --prune >/dev/null
+    # Artefacts of old compilers and dependencies are never removed one by one.
+    [ "$(du -sm "$images/tmp" | cut -f 1)" -lt 4000 ] || rm -rf "${images:?}/tmp"/*
+}
+
+# Makes the base unless it is there.
+base() {
+    local name=$1 container
+    ! buildah inspect --type image "$name" >/dev/null 2>&1 || return 0
+    say "making $name (a minute)"
+    container=$(buildah from scratch)
+    tests/images/base.sh "$(buildah mount "$container")"
+    buildah commit --quiet "$container" "$name" >/dev/null
+    buildah rm "$container" >/dev/null
+    # This one and the one before: another clone may be at another recipe.
+    buildah images --quiet --filter "reference=${name%:*}" | tail -n +3 | xargs -r buildah rmi >/dev/null
+}
+
+# The bpf-linker that tests/setup.sh built on this machine. It runs in the build stage too, on the base
+# that is the same Debian.
+bpf_linker() {
+    local folder
+    for folder in "$cache"/bpf-linker-*-llvm-*; do
+        [[ $folder == *.new.* ]] || printf '%s\n' --volume "$folder:/var/cache/sfunnel/${folder##*/}:ro"
+    done
+}
+
+# Fails unless the image is what its users count on: the program alone, static, with its user and labels.
+check() {
+    local id=$1 program=$2 user=$3 container root files label
+    [ "$(buildah inspect --type image --format '{{.OCIv1.Config.User}}' "$id")" = "$user" ] ||
+        fail "$program: the image's user is not $user"
+    for label in title description licenses source version revision; do
+        [ -n "$(buildah inspect --type image --format \
+            "{{index .OCIv1.Config.Labels \"org.opencontainers.image.$label\"}}" "$id")" ] ||
+            fail "$program: the image has no label org.opencontainers.image.$label"
+    done
+    container=$(buildah from --pull-never "$id")
+    root=$(buildah mount "$container")
+    files=$(cd "$root" && find . -type f -o -type l | sort)
+    [ "$files" = "./$program" ] || fail "$program: the image has other files: $files"
+    # With neither a dynamic linker nor a library around it.
+    chroot --userspec="$user" "$root" "/$program" --version >/dev/null ||
+        fail "$program: does not run in its image"
+    buildah rm "$container" >/dev/null
+}
+
+# Builds one image into an archive.
+build() {
+    local name=$1 file=$2 user=$3 archive=$4 id
+    local log=$out/$name.log
+    say "building $name (log: $log)"
+    buildah build "${options[@]}" --file "$file" --iidfile "$scratch/id" --timestamp "$date" \
+        --build-arg BUILD_IMAGE="$build_image" --build-arg VERSION="$version" \
+        --build-arg REVISION="$revision" . >"$log" 2>&1 ||
+        { tail -n 30 "$log" >&2; fail "$name could not be built; $log tells all"; }
+    ! grep 'setup: apt-get install' "$log" >&2 || [ -n "${BUILD_IMAGE:-}" ] ||
+        fail "$name: tests/images/base.sh lacks packages that tests/setup.sh installs"
+    id=$(cat "$scratch/id")
+    check "$id" "sfunnel-$name" "$user"
+    rm -f "$scratch/archive"
+    buildah push --quiet "$id" "docker-archive:$scratch/archive:docker.io/sfunnel/$name:$version"
+    buildah rmi "$id" >/dev/null
+    mv "$scratch/archive" "$archive"
+}
+
+tests/setup.sh images
+prepare
+
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)
+revision=$(GIT_OPTIONAL_LOCKS=0 git describe --always --abbrev=40 --exclude '*' --dirty 2>/dev/null) || revision=unknown
+# The same commit makes the same image, whenever it is built.
+date=$(git log -1 --format=%ct 2>/dev/null) || date=$(date +%s)
+
+if [ -n "${BUILD_IMAGE:-}" ]; then
+    build_image=$BUILD_IMAGE
+    options=()
+else
+    build_image=localhost/sfunnel-build:$(tests/images/base.sh --name)
+    base "$build_image"
+    mapfile -t options < <(echo --pull-never; bpf_linker)
+fi
+mapfile -t -O "${#options[@]}" options < <(network)
+
+# All that the images are made from, by content.
+mapfile -t context < <(sed -n 's/^!//p' .dockerignore)
+source=$(
+    {
+        printf '%s\n' "$build_image" "$version"
+        find "${context[@]}" tests/images.sh -type f -print0 | sort -z | xargs -0 sha256sum
+    } | sha256sum
+)
+
+too_large=()
+# One image: its Dockerfile, its user, and its limit in megabytes.
+image() {
+    local name=$1 file=$2 user=$3 limit=$4 hash archive size start=$SECONDS how
+    hash=$( { printf '%s\n' "$source"; cat "$file"; } | sha256sum)
+    archive=$images/archives/$name-${hash:0:16}.tar
+    if [ -s "$archive" ]; then
+        how=unchanged
+        touch "$archive"
+    else
+        build "$name" "$file" "$user" "$archive"
+        how="$((SECONDS - start)) s"
+    fi
+    # The last ones of other clones and branches stay.
+    find "$images/archives" -name "$name-*.tar" -printf '%T@ %p\n' | sort -rn | tail -n +9 | cut -d ' ' -f 2- |
+        xargs -r rm -f
+    cp "$archive" "$out/$name.tar.new"
+    mv "$out/$name.tar.new" "$out/$name.tar"
+    size=$(stat -c %s "$archive")
+    table+=$(printf '%-24s %6s MB of %2s MB   %s' \
+        "sfunnel/$name:$version" "$(awk "BEGIN { printf \"%.2f\", $size / 1000000 }")" "$limit" "$how")$'\n'
+    [ "$size" -le $((limit * 1000000)) ] || too_large+=("$name has $size bytes")
+}
+
+table=
+image webhook Dockerfile.webhook 65532:65532 12
+image loader Dockerfile.loader 0:0 4
+image example deploy/examples/echo/Dockerfile 65532:65532 3
+printf '%s' "$table"
+[ ${#too_large[@]} -eq 0 ] || fail "more than the limit: ${too_large[*]}"
