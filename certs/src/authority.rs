@@ -1,24 +1,25 @@
 //! A certificate authority in memory.
 
+use std::sync::Arc;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use crate::{Name, Pair, PairError, Validity};
+use crate::{Certificate, CertificateError, Name, Pair, PairError, Validity};
 
 /// A CA: its certificate and the key that signs server certificates.
-#[derive(Debug)]
+///
+/// Copies share the key.
+#[derive(Clone, Debug)]
 pub struct Authority {
-    certificate: CertificateDer<'static>,
-    certificate_pem: String,
-    issuer: Issuer<'static, KeyPair>,
-    validity: Validity,
+    certificate: Certificate,
+    issuer: Arc<Issuer<'static, KeyPair>>,
 }
 
 /// Why a CA can't be made, read or used.
@@ -30,15 +31,9 @@ pub enum AuthorityError {
     /// A server certificate without a name is good for nothing.
     #[error("a server certificate needs at least one name")]
     NoName,
-    /// The text of the CA certificate is no PEM certificate.
-    #[error("the CA certificate is no PEM certificate: {0}")]
-    Pem(#[source] rustls::pki_types::pem::Error),
-    /// The CA certificate is not X.509.
-    #[error("the CA certificate can't be read: {0}")]
-    Certificate(#[source] x509_parser::nom::Err<x509_parser::error::X509Error>),
-    /// The certificate may not sign others (RFC 5280, sections 4.2.1.3 and 4.2.1.9).
-    #[error("the certificate is not a CA's: it lacks the CA flag or the key usage keyCertSign")]
-    NotAuthority,
+    /// The CA certificate is none.
+    #[error("the CA certificate {0}")]
+    Certificate(#[from] CertificateError),
     /// The text of the CA key is no PEM key.
     #[error("the CA key is no PEM private key: {0}")]
     Key(#[source] rcgen::Error),
@@ -63,37 +58,26 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let certificate = params.self_signed(&key)?;
-        Ok(Self {
-            certificate: certificate.der().clone(),
-            certificate_pem: certificate.pem(),
-            issuer: Issuer::new(params, key),
-            validity,
-        })
+        let certificate = Certificate::from_der(certificate.der().clone())?;
+        Ok(Self { certificate, issuer: Arc::new(Issuer::new(params, key)) })
     }
 
-    /// A CA from its PEM certificate and its PEM key, as [`Self::certificate_pem`] and
-    /// [`Self::key_pem`] gave them.
+    /// A CA from its PEM certificate and its PEM key, as [`Certificate::pem`] and [`Self::key_pem`]
+    /// gave them.
     ///
     /// # Errors
     ///
     /// When one can't be read, they don't belong together or the certificate is not a CA's.
-    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
-        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
-            .map_err(AuthorityError::Pem)?;
-        let key = KeyPair::from_pem(key_pem).map_err(AuthorityError::Key)?;
+    pub fn from_pem(certificate: &[u8], key: &str) -> Result<Self, AuthorityError> {
+        let certificate = Certificate::from_pem(certificate)?;
+        let key = KeyPair::from_pem(key).map_err(AuthorityError::Key)?;
         let (_, parsed) =
-            X509Certificate::from_der(&certificate).map_err(AuthorityError::Certificate)?;
-        let may_sign =
-            parsed.key_usage().ok().flatten().is_some_and(|usage| usage.value.key_cert_sign());
-        if !parsed.is_ca() || !may_sign {
-            return Err(AuthorityError::NotAuthority);
-        }
+            X509Certificate::from_der(certificate.der()).map_err(CertificateError::Certificate)?;
         if parsed.public_key().raw != key.subject_public_key_info() {
             return Err(AuthorityError::Mismatch);
         }
-        let validity = Validity::from(parsed.validity());
-        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { certificate_pem: certificate_pem.to_owned(), certificate, issuer, validity })
+        let issuer = Arc::new(Issuer::from_ca_cert_der(certificate.der(), key)?);
+        Ok(Self { certificate, issuer })
     }
 
     /// Issues a server certificate with a new key. It doesn't outlive the CA.
@@ -103,7 +87,7 @@ impl Authority {
     /// When `names` is empty or a name has no form that a certificate can hold.
     pub fn issue(&self, names: &[Name], validity: Validity) -> Result<Pair, AuthorityError> {
         let first = names.first().ok_or(AuthorityError::NoName)?;
-        let mut params = params(&common_name(first), validity.within(self.validity));
+        let mut params = params(&common_name(first), validity.until(self.validity().not_after));
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -118,19 +102,14 @@ impl Authority {
             .collect::<Result<_, rcgen::Error>>()?;
 
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let leaf = params.signed_by(&key, &self.issuer)?;
+        let leaf = params.signed_by(&key, &*self.issuer)?;
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         Ok(Pair::new(vec![leaf.into()], key, &default_provider())?)
     }
 
     /// The CA certificate, for a client's trust store.
-    pub fn certificate(&self) -> &CertificateDer<'static> {
+    pub fn certificate(&self) -> &Certificate {
         &self.certificate
-    }
-
-    /// The CA certificate as PEM: what belongs in a webhook configuration's `caBundle`.
-    pub fn certificate_pem(&self) -> &str {
-        &self.certificate_pem
     }
 
     /// The CA key as PEM (PKCS #8). Whoever has it can pose as the webhook.
@@ -140,7 +119,7 @@ impl Authority {
 
     /// From when until when the CA is good.
     pub fn validity(&self) -> Validity {
-        self.validity
+        self.certificate.validity()
     }
 }
 
@@ -161,8 +140,6 @@ fn common_name(name: &Name) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rustls::RootCertStore;
     use rustls::client::WebPkiServerVerifier;
     use rustls::client::danger::ServerCertVerifier;
@@ -191,7 +168,7 @@ mod tests {
         at: OffsetDateTime,
     ) -> Result<(), rustls::Error> {
         let mut roots = RootCertStore::empty();
-        roots.add(authority.certificate().clone()).unwrap();
+        roots.add(authority.certificate().der().clone()).unwrap();
         let provider = Arc::new(default_provider());
         let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(
             at.unix_timestamp().try_into().unwrap(),
@@ -247,7 +224,7 @@ mod tests {
     fn keys_are_p256_and_usages_are_the_least() {
         let authority = authority();
         let pair = authority.issue(&names(&["localhost"]), authority.validity()).unwrap();
-        let (_, ca) = X509Certificate::from_der(authority.certificate()).unwrap();
+        let (_, ca) = X509Certificate::from_der(authority.certificate().der()).unwrap();
         let (_, leaf) = X509Certificate::from_der(&pair.chain()[0]).unwrap();
         for certificate in [&ca, &leaf] {
             let algorithm = &certificate.public_key().algorithm;
@@ -279,7 +256,7 @@ mod tests {
     #[test]
     fn an_authority_survives_pem() {
         let old = authority();
-        let new = Authority::from_pem(old.certificate_pem(), &old.key_pem()).unwrap();
+        let new = Authority::from_pem(old.certificate().pem().as_bytes(), &old.key_pem()).unwrap();
         assert_eq!(new.validity(), old.validity());
         let pair = new.issue(&names(&["localhost"]), new.validity()).unwrap();
         verify(&old, &pair, "localhost", NOW).unwrap();
@@ -289,20 +266,24 @@ mod tests {
     fn what_is_no_authority_is_refused() {
         let (one, other) = (authority(), authority());
         let check = |certificate: &str, key: &str| {
-            Authority::from_pem(certificate, key).unwrap_err().to_string()
+            Authority::from_pem(certificate.as_bytes(), key).unwrap_err().to_string()
         };
         assert_eq!(
-            check(one.certificate_pem(), &other.key_pem()),
+            check(&one.certificate().pem(), &other.key_pem()),
             "the CA key is not the one of the CA certificate"
         );
-        assert!(check("", &one.key_pem()).starts_with("the CA certificate is no PEM certificate"));
-        assert!(check(one.certificate_pem(), "").starts_with("the CA key is no PEM private key"));
+        assert!(
+            check("", &one.key_pem()).starts_with("the CA certificate is no PEM certificate: ")
+        );
+        assert!(
+            check(&one.certificate().pem(), "").starts_with("the CA key is no PEM private key")
+        );
 
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let leaf = params("leaf", one.validity()).self_signed(&key).unwrap();
         assert_eq!(
             check(&leaf.pem(), &key.serialize_pem()),
-            "the certificate is not a CA's: it lacks the CA flag or the key usage keyCertSign"
+            "the CA certificate is not a CA's: it lacks the CA flag or the key usage keyCertSign"
         );
     }
 

@@ -1,5 +1,6 @@
 //! Certificates from files, as cert-manager or a mounted Secret leaves them.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rustls::crypto::CryptoProvider;
@@ -53,47 +54,85 @@ pub enum Problem {
     Expired(OffsetDateTime),
 }
 
-/// Loads a PEM certificate chain (leaf first) and a PEM key (PKCS #8, SEC1 or PKCS #1).
-///
-/// # Errors
-///
-/// The file at fault and what is wrong with it. A certificate that expired before `now` is an error: no
-/// client would take it. What may be right nevertheless, [`Pair::doubts`] tells.
-pub fn load(
-    certificate: &Path,
-    key: &Path,
-    now: OffsetDateTime,
-    provider: &CryptoProvider,
-) -> Result<Pair, FileError> {
-    let at = |part| {
-        move |problem| FileError {
-            part,
-            path: match part {
-                Part::Certificate => certificate.to_owned(),
-                Part::Key => key.to_owned(),
-            },
-            problem,
-        }
-    };
-    let chain = chain(certificate).map_err(at(Part::Certificate))?;
-    let private_key = private_key(key).map_err(at(Part::Key))?;
-    let pair = Pair::new(chain, private_key, provider).map_err(|error| {
-        let part = match error {
-            PairError::NoCertificate | PairError::Certificate(_) => Part::Certificate,
-            PairError::Mismatch | PairError::Key(_) => Part::Key,
-        };
-        at(part)(Problem::Pair(error))
-    })?;
-    let not_after = pair.validity().not_after;
-    if now > not_after {
-        return Err(at(Part::Certificate)(Problem::Expired(not_after)));
-    }
-    Ok(pair)
+/// Where a certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// PEM chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM key: PKCS #8, SEC1 or PKCS #1.
+    pub key: PathBuf,
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
-    let text = std::fs::read(path).map_err(Problem::Read)?;
-    let chain = CertificateDer::pem_slice_iter(&text)
+/// The bytes of both files.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Files {
+    /// Reads both files.
+    ///
+    /// # Errors
+    ///
+    /// The file that can't be read.
+    pub fn read(&self) -> Result<Content, FileError> {
+        let read = |part| {
+            std::fs::read(self.path(part)).map_err(|error| self.error(part, Problem::Read(error)))
+        };
+        Ok(Content { certificate: read(Part::Certificate)?, key: read(Part::Key)? })
+    }
+
+    /// The pair that these files of `content` hold.
+    ///
+    /// # Errors
+    ///
+    /// The file at fault and what is wrong with it. A certificate that expired before `now` is an error:
+    /// no client would take it. What may be right nevertheless, [`Pair::doubts`] tells.
+    pub fn parse(
+        &self,
+        content: &Content,
+        now: OffsetDateTime,
+        provider: &CryptoProvider,
+    ) -> Result<Pair, FileError> {
+        let chain = chain(&content.certificate)
+            .map_err(|problem| self.error(Part::Certificate, problem))?;
+        let key = private_key(&content.key).map_err(|problem| self.error(Part::Key, problem))?;
+        let pair = Pair::new(chain, key, provider).map_err(|error| {
+            let part = match error {
+                PairError::NoCertificate | PairError::Certificate(_) => Part::Certificate,
+                PairError::Mismatch | PairError::Key(_) => Part::Key,
+            };
+            self.error(part, Problem::Pair(error))
+        })?;
+        if pair.validity().expired(now) {
+            let problem = Problem::Expired(pair.validity().not_after);
+            return Err(self.error(Part::Certificate, problem));
+        }
+        Ok(pair)
+    }
+
+    fn path(&self, part: Part) -> &Path {
+        match part {
+            Part::Certificate => &self.certificate,
+            Part::Key => &self.key,
+        }
+    }
+
+    fn error(&self, part: Part, problem: Problem) -> FileError {
+        FileError { part, path: self.path(part).to_owned(), problem }
+    }
+}
+
+/// Keys stay out of logs.
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content").finish_non_exhaustive()
+    }
+}
+
+fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
         .map_err(Problem::Pem)?;
     if chain.is_empty() {
@@ -102,9 +141,8 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
     Ok(chain)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
-    let text = std::fs::read(path).map_err(Problem::Read)?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Problem> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
         pem::Error::NoItemsFound => Problem::NoKey,
         other => Problem::Pem(other),
     })
@@ -123,23 +161,23 @@ mod tests {
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
 
     /// A folder with `tls.crt` and `tls.key`, good from a day before to a day after [`NOW`].
-    struct Files(TempDir);
+    struct Folder(TempDir);
 
-    impl Files {
+    impl Folder {
         fn new() -> Self {
             Self::named(&["localhost"])
         }
 
         fn named(names: &[&str]) -> Self {
-            let files = Self(TempDir::new().unwrap());
+            let folder = Self(TempDir::new().unwrap());
             let key = KeyPair::generate().unwrap();
             let names: Vec<_> = names.iter().map(ToString::to_string).collect();
             let mut params = CertificateParams::new(names).unwrap();
             params.not_before = NOW - Duration::DAY;
             params.not_after = NOW + Duration::DAY;
-            files.write("tls.crt", &params.self_signed(&key).unwrap().pem());
-            files.write("tls.key", &key.serialize_pem());
-            files
+            folder.write("tls.crt", &params.self_signed(&key).unwrap().pem());
+            folder.write("tls.key", &key.serialize_pem());
+            folder
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -152,7 +190,8 @@ mod tests {
 
         fn load(&self, now: OffsetDateTime) -> Result<Pair, FileError> {
             let (certificate, key) = (self.path("tls.crt"), self.path("tls.key"));
-            load(&certificate, &key, now, &default_provider())
+            let files = Files { certificate, key };
+            files.parse(&files.read()?, now, &default_provider())
         }
 
         /// The error's text, less the folder.
@@ -166,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_good_pair_loads() {
-        let files = Files::new();
+        let files = Folder::new();
         let pair = files.load(NOW).unwrap();
         assert_eq!(pair.chain().len(), 1);
         assert_eq!(pair.validity().not_after, NOW + Duration::DAY);
@@ -174,14 +213,14 @@ mod tests {
 
     #[test]
     fn errors_name_the_file_and_the_reason() {
-        let (files, other) = (Files::new(), Files::new());
+        let (files, other) = (Folder::new(), Folder::new());
         std::fs::copy(other.path("tls.key"), files.path("tls.key")).unwrap();
         assert_eq!(
             files.refusal(NOW),
             "tls.key: the key is not the one that the first certificate was issued for"
         );
 
-        let files = Files::new();
+        let files = Folder::new();
         files.write("tls.key", "nothing of the kind\n");
         assert_eq!(
             files.refusal(NOW),
@@ -204,7 +243,7 @@ mod tests {
 
     #[test]
     fn an_expired_certificate_is_refused() {
-        let files = Files::new();
+        let files = Folder::new();
         assert_eq!(
             files.refusal(NOW + Duration::days(2)),
             "tls.crt: the certificate expired at 2024-10-05 0:00:00.0 +00:00:00; renew it"
@@ -213,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_certificate_whose_time_has_not_come_is_doubted() {
-        let files = Files::new();
+        let files = Folder::new();
         let early = NOW - Duration::days(2);
         let pair = files.load(early).unwrap();
         assert_eq!(pair.doubts(early), [Doubt::NotYetValid(NOW - Duration::DAY)]);
@@ -227,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_certificate_without_names_is_doubted() {
-        assert_eq!(Files::named(&[]).load(NOW).unwrap().doubts(NOW), [Doubt::NoNames]);
-        assert_eq!(Files::named(&["127.0.0.1"]).load(NOW).unwrap().doubts(NOW), []);
+        assert_eq!(Folder::named(&[]).load(NOW).unwrap().doubts(NOW), [Doubt::NoNames]);
+        assert_eq!(Folder::named(&["127.0.0.1"]).load(NOW).unwrap().doubts(NOW), []);
     }
 }

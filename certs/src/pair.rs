@@ -17,6 +17,7 @@ use crate::Validity;
 pub struct Pair {
     certified: Arc<CertifiedKey>,
     validity: Validity,
+    serial: String,
     has_names: bool,
 }
 
@@ -66,13 +67,14 @@ impl Pair {
         let leaf = chain.first().ok_or(PairError::NoCertificate)?;
         let (_, leaf) = X509Certificate::from_der(leaf).map_err(PairError::Certificate)?;
         let validity = Validity::from(leaf.validity());
+        let serial = leaf.raw_serial_as_string();
         let has_names = has_names(&leaf);
         let certified =
             CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => PairError::Mismatch,
                 other => PairError::Key(other),
             })?;
-        Ok(Self { certified: Arc::new(certified), validity, has_names })
+        Ok(Self { certified: Arc::new(certified), validity, serial, has_names })
     }
 
     /// What rustls presents to a client.
@@ -88,6 +90,11 @@ impl Pair {
     /// From when until when the leaf is good.
     pub fn validity(&self) -> Validity {
         self.validity
+    }
+
+    /// The leaf's serial number, as `openssl` and browsers show it.
+    pub fn serial(&self) -> &str {
+        &self.serial
     }
 
     /// What is odd about the leaf at `now`.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use certs::Name;
+use certs::{Files, Name, Policy, PolicyError};
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use tracing::level_filters::LevelFilter;
@@ -14,7 +14,7 @@ use crate::http::Admission;
 use crate::log::Format;
 use crate::serve::Options;
 use crate::settings::{Settings, SettingsError};
-use crate::tls::{DEFAULT_NAMES, Source};
+use crate::tls::{DEFAULT_NAMES, Managed, Source};
 
 /// Mutating admission webhook that adds the init container sfunnel-loader to annotated pods.
 #[derive(Clone, Debug, Parser)]
@@ -39,7 +39,38 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "TLS")]
 struct TlsArgs {
-    /// PEM file with the server's certificate, and those of its issuers after it.
+    /// Namespace of --service and --ca-secret. [default: that of the service account]
+    #[arg(long, env = "SFUNNEL_NAMESPACE", value_name = "NAME", value_parser = label)]
+    namespace: Option<String>,
+
+    /// Service by which API servers call. The certificate is good for it. [default: sfunnel-webhook]
+    #[arg(long, env = "SFUNNEL_SERVICE", value_name = "NAME", value_parser = label)]
+    service: Option<String>,
+
+    /// Secret with the CA that replicas share. It is made when it isn't there.
+    /// [default: sfunnel-webhook-ca]
+    #[arg(long, env = "SFUNNEL_CA_SECRET", value_name = "NAME", value_parser = subdomain)]
+    ca_secret: Option<String>,
+
+    /// MutatingWebhookConfiguration in which the CA is published. [default: sfunnel-webhook]
+    #[arg(long, env = "SFUNNEL_WEBHOOK_CONFIGURATION", value_name = "NAME", value_parser = subdomain)]
+    webhook_configuration: Option<String>,
+
+    /// Seconds that a CA lives; the next one is made after two thirds of them. [default: 31536000]
+    #[arg(long, env = "SFUNNEL_CA_LIFETIME", value_name = "SECONDS", value_parser = in_range(60, MAX_LIFETIME))]
+    ca_lifetime: Option<u64>,
+
+    /// Seconds that a certificate lives; it is renewed after two thirds of them. [default: 604800]
+    #[arg(long, env = "SFUNNEL_CERTIFICATE_LIFETIME", value_name = "SECONDS", value_parser = in_range(15, MAX_LIFETIME))]
+    certificate_lifetime: Option<u64>,
+
+    /// Seconds that the next CA is published before it signs. API servers have to hear of it meanwhile.
+    /// [default: 3600]
+    #[arg(long, env = "SFUNNEL_CA_OVERLAP", value_name = "SECONDS", value_parser = in_range(1, MAX_LIFETIME))]
+    ca_overlap: Option<u64>,
+
+    /// PEM file with the server's certificate, and those of its issuers after it, instead of a CA that
+    /// replicas share. It is read again when it changes.
     #[arg(long, env = "SFUNNEL_TLS_CERT", value_name = "FILE")]
     tls_cert: Option<PathBuf>,
 
@@ -47,7 +78,7 @@ struct TlsArgs {
     #[arg(long, env = "SFUNNEL_TLS_KEY", value_name = "FILE")]
     tls_key: Option<PathBuf>,
 
-    /// Use a certificate of a CA that is made at start, instead of files.
+    /// Use a certificate of a CA that this process makes at start and shares with nobody.
     #[arg(long, env = "SFUNNEL_SELF_SIGNED")]
     self_signed: bool,
 
@@ -60,6 +91,9 @@ struct TlsArgs {
     #[arg(long, env = "SFUNNEL_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
 }
+
+/// Ten years, in seconds.
+const MAX_LIFETIME: u64 = 315_360_000;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Server")]
@@ -115,9 +149,6 @@ struct ServeArgs {
 /// Flags that make no sense together.
 #[derive(Debug, thiserror::Error)]
 pub enum ArgsError {
-    /// No certificate.
-    #[error("no certificate: give --tls-cert and --tls-key, or --self-signed")]
-    NoCertificate,
     /// One file without the other.
     #[error("{given} needs {missing} as well")]
     HalfPair {
@@ -132,6 +163,17 @@ pub enum ArgsError {
     /// A flag that only --self-signed reads.
     #[error("{0} does nothing without --self-signed")]
     OnlySelfSigned(&'static str),
+    /// A flag of the CA that replicas share.
+    #[error("{flag} does nothing with {with}")]
+    OnlyManaged {
+        /// The flag.
+        flag: &'static str,
+        /// The flag that chooses another certificate.
+        with: &'static str,
+    },
+    /// Lifetimes that contradict each other.
+    #[error("{0} (--ca-lifetime, --certificate-lifetime, --ca-overlap)")]
+    Policy(#[from] PolicyError),
     /// Both ports are one.
     #[error("--listen and --health-listen are both {0}; give them different ports")]
     SamePort(SocketAddr),
@@ -201,27 +243,103 @@ impl Args {
 impl TlsArgs {
     fn source(self) -> Result<Source, ArgsError> {
         let half = |given, missing| Err(ArgsError::HalfPair { given, missing });
-        match (self.tls_cert, self.tls_key, self.self_signed) {
-            (None, None, false) => Err(ArgsError::NoCertificate),
-            (None, None, true) => Ok(Source::SelfSigned {
-                names: match self.self_signed_name {
+        match (&self.tls_cert, &self.tls_key, self.self_signed) {
+            (None, None, false) => {
+                self.refuse_self_signed()?;
+                Ok(Source::Managed(self.managed()?))
+            }
+            (None, None, true) => {
+                self.refuse_managed("--self-signed")?;
+                let names = match self.self_signed_name {
                     names if names.is_empty() => DEFAULT_NAMES.into_iter().flat_map(name).collect(),
                     names => names,
-                },
-                ca_file: self.ca_file,
-            }),
+                };
+                Ok(Source::SelfSigned { names, ca_file: self.ca_file })
+            }
             (_, _, true) => Err(ArgsError::TwoCertificates),
             (Some(_), None, false) => half("--tls-cert", "--tls-key"),
             (None, Some(_), false) => half("--tls-key", "--tls-cert"),
-            (Some(_), Some(_), false) if self.ca_file.is_some() => {
-                Err(ArgsError::OnlySelfSigned("--ca-file"))
+            (Some(certificate), Some(key), false) => {
+                self.refuse_self_signed()?;
+                self.refuse_managed("--tls-cert")?;
+                Ok(Source::Files(Files { certificate: certificate.clone(), key: key.clone() }))
             }
-            (Some(_), Some(_), false) if !self.self_signed_name.is_empty() => {
-                Err(ArgsError::OnlySelfSigned("--self-signed-name"))
-            }
-            (Some(certificate), Some(key), false) => Ok(Source::Files { certificate, key }),
         }
     }
+
+    fn managed(self) -> Result<Managed, ArgsError> {
+        let name = |name: Option<String>, default: &str| name.unwrap_or(default.to_owned());
+        let seconds = |seconds: Option<u64>, default| {
+            // The range of the flags fits.
+            time::Duration::seconds(seconds.unwrap_or(default) as i64)
+        };
+        Ok(Managed {
+            namespace: self.namespace,
+            service: name(self.service, "sfunnel-webhook"),
+            secret: name(self.ca_secret, "sfunnel-webhook-ca"),
+            configuration: name(self.webhook_configuration, "sfunnel-webhook"),
+            policy: Policy::new(
+                seconds(self.ca_lifetime, 31_536_000),
+                seconds(self.certificate_lifetime, 604_800),
+                seconds(self.ca_overlap, 3_600),
+            )?,
+        })
+    }
+
+    fn refuse_managed(&self, with: &'static str) -> Result<(), ArgsError> {
+        let given = [
+            ("--namespace", self.namespace.is_some()),
+            ("--service", self.service.is_some()),
+            ("--ca-secret", self.ca_secret.is_some()),
+            ("--webhook-configuration", self.webhook_configuration.is_some()),
+            ("--ca-lifetime", self.ca_lifetime.is_some()),
+            ("--certificate-lifetime", self.certificate_lifetime.is_some()),
+            ("--ca-overlap", self.ca_overlap.is_some()),
+        ];
+        match first(&given) {
+            Some(flag) => Err(ArgsError::OnlyManaged { flag, with }),
+            None => Ok(()),
+        }
+    }
+
+    fn refuse_self_signed(&self) -> Result<(), ArgsError> {
+        let given = [
+            ("--ca-file", self.ca_file.is_some()),
+            ("--self-signed-name", !self.self_signed_name.is_empty()),
+        ];
+        first(&given).map_or(Ok(()), |flag| Err(ArgsError::OnlySelfSigned(flag)))
+    }
+}
+
+/// The first flag that is given.
+fn first(flags: &[(&'static str, bool)]) -> Option<&'static str> {
+    flags.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
+}
+
+/// A name of a namespace or a Service (RFC 1123, section 2.1).
+fn label(text: &str) -> Result<String, String> {
+    match text.len() <= 63 && is_label(text) {
+        true => Ok(text.to_owned()),
+        false => Err("not 1 to 63 lower case letters, digits and `-` in between".to_owned()),
+    }
+}
+
+/// A name of any other object
+/// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>).
+fn subdomain(text: &str) -> Result<String, String> {
+    match text.len() <= 253 && text.split('.').all(is_label) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("not 1 to 253 lower case letters, digits, and `-` and `.` in between".to_owned())
+        }
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.chars().all(|c| alphanumeric(c) || c == '-')
+        && text.starts_with(alphanumeric)
+        && text.ends_with(alphanumeric)
 }
 
 fn name(text: &str) -> Result<Name, String> {
@@ -267,9 +385,30 @@ mod tests {
     }
 
     #[test]
+    fn without_a_certificate_replicas_share_a_ca() {
+        let Source::Managed(managed) = config(&[]).unwrap().tls else { panic!("not managed") };
+        assert_eq!(managed.namespace, None);
+        assert_eq!(managed.service, "sfunnel-webhook");
+        assert_eq!(managed.secret, "sfunnel-webhook-ca");
+        assert_eq!(managed.configuration, "sfunnel-webhook");
+        let policy = managed.policy;
+        assert_eq!(policy.ca_lifetime(), time::Duration::days(365));
+        assert_eq!(policy.certificate_lifetime(), time::Duration::days(7));
+        assert_eq!(policy.ca_overlap(), time::Duration::hours(1));
+
+        let shortest = ["--ca-lifetime=60", "--certificate-lifetime=15", "--ca-overlap=5"];
+        let names =
+            ["--namespace=n", "--service=s", "--ca-secret=c.1", "--webhook-configuration=w"];
+        let flags: Vec<_> = shortest.into_iter().chain(names).collect();
+        let Source::Managed(managed) = config(&flags).unwrap().tls else { panic!("not managed") };
+        assert_eq!(managed.namespace.as_deref(), Some("n"));
+        assert_eq!([managed.service, managed.secret, managed.configuration], ["s", "c.1", "w"]);
+        assert_eq!(managed.policy.ca_overlap(), time::Duration::seconds(5));
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         let check = |flags: &[&str], expect: &str| assert_eq!(config(flags).unwrap_err(), expect);
-        check(&[], "no certificate: give --tls-cert and --tls-key, or --self-signed");
         check(&["--tls-cert", "a"], "--tls-cert needs --tls-key as well");
         check(&["--tls-key", "a"], "--tls-key needs --tls-cert as well");
         check(
@@ -285,6 +424,28 @@ mod tests {
             "--self-signed-name does nothing without --self-signed",
         );
         check(
+            &["--self-signed-name", "c"],
+            "--self-signed-name does nothing without --self-signed",
+        );
+        for flag in ["--namespace", "--service", "--ca-secret", "--webhook-configuration"] {
+            let files = ["--tls-cert", "a", "--tls-key", "b", flag, "c"];
+            check(&files, &format!("{flag} does nothing with --tls-cert"));
+            let self_signed = ["--self-signed", flag, "c"];
+            check(&self_signed, &format!("{flag} does nothing with --self-signed"));
+        }
+        for flag in ["--ca-lifetime", "--certificate-lifetime", "--ca-overlap"] {
+            let flags = ["--self-signed", flag, "60"];
+            check(&flags, &format!("{flag} does nothing with --self-signed"));
+        }
+        check(
+            &["--ca-lifetime", "10800", "--certificate-lifetime", "60"],
+            "the overlap of CAs has to be shorter than a third of a CA's life (--ca-lifetime, --certificate-lifetime, --ca-overlap)",
+        );
+        check(
+            &["--certificate-lifetime", "31536000"],
+            "a certificate may live half as long as a CA at the most (--ca-lifetime, --certificate-lifetime, --ca-overlap)",
+        );
+        check(
             &["--self-signed", "--listen", "[::1]:1", "--health-listen", "[::1]:1"],
             "--listen and --health-listen are both [::1]:1; give them different ports",
         );
@@ -295,6 +456,13 @@ mod tests {
             ("--max-concurrent-reviews", "0"),
             ("--self-signed-name", "not a name"),
             ("--listen", "8443"),
+            ("--namespace", "a.b"),
+            ("--service", "a-"),
+            ("--ca-secret", "a..b"),
+            ("--webhook-configuration", "A"),
+            ("--ca-lifetime", "59"),
+            ("--certificate-lifetime", "14"),
+            ("--ca-overlap", "0"),
         ] {
             let error = config(&["--self-signed", flag, value]).unwrap_err();
             assert!(error.contains(flag), "{error}");

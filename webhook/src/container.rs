@@ -26,7 +26,7 @@ pub fn loader(wishes: &Wishes, hide_token: bool, settings: &Settings) -> Contain
         image_pull_policy: Some(settings.loader_pull_policy.as_str().to_owned()),
         env: Some(env(wishes)),
         resources: Some(resources(settings)),
-        security_context: Some(security_context()),
+        security_context: Some(security_context(settings.loader_privileged)),
         // The end of the loader's log is then what `kubectl describe pod` shows of a failure.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: hide_token.then(|| {
@@ -100,20 +100,23 @@ fn resources(settings: &Settings) -> ResourceRequirements {
 /// app. Root with two capabilities: `BPF` loads the program, `NET_ADMIN` attaches it in the pod's
 /// network namespace. A non-root user would need them as ambient capabilities, which Kubernetes
 /// doesn't offer.
-fn security_context() -> SecurityContext {
+///
+/// A privileged container has all capabilities, whatever is listed, and runs without the seccomp
+/// profile. With `allowPrivilegeEscalation: false` the API server would refuse it.
+fn security_context(privileged: bool) -> SecurityContext {
     SecurityContext {
-        allow_privilege_escalation: Some(false),
-        capabilities: Some(Capabilities {
+        allow_privilege_escalation: Some(privileged),
+        capabilities: (!privileged).then(|| Capabilities {
             add: Some(vec!["BPF".to_owned(), "NET_ADMIN".to_owned()]),
             drop: Some(vec!["ALL".to_owned()]),
         }),
-        privileged: Some(false),
+        privileged: Some(privileged),
         read_only_root_filesystem: Some(true),
         run_as_group: Some(0),
         run_as_non_root: Some(false),
         run_as_user: Some(0),
         seccomp_profile: Some(SeccompProfile {
-            type_: "RuntimeDefault".to_owned(),
+            type_: if privileged { "Unconfined" } else { "RuntimeDefault" }.to_owned(),
             localhost_profile: None,
         }),
         ..SecurityContext::default()
@@ -187,8 +190,8 @@ fn rights(wanted: &Container, found: &Container) -> Option<String> {
     let wanted = wanted.security_context.as_ref().unwrap_or(&none);
     let found = found.security_context.as_ref().unwrap_or(&none);
     let same = [
-        ("capabilities", same_capabilities(wanted, found)),
         ("privileged", wanted.privileged == found.privileged),
+        ("capabilities", same_capabilities(wanted, found)),
         (
             "allowPrivilegeEscalation",
             wanted.allow_privilege_escalation == found.allow_privilege_escalation,
@@ -208,8 +211,12 @@ fn rights(wanted: &Container, found: &Container) -> Option<String> {
 
 /// Whether the same capabilities are left, in whatever order they are listed. Webhooks that harden
 /// pods drop some by name beside `ALL`, which changes nothing. Container runtimes add before they
-/// drop, so one that is added must not be among them.
+/// drop, so one that is added must not be among them. For a privileged container they read neither
+/// list.
 fn same_capabilities(wanted: &SecurityContext, found: &SecurityContext) -> bool {
+    if wanted.privileged == Some(true) && found.privileged == Some(true) {
+        return true;
+    }
     let added = |context: &SecurityContext| -> BTreeSet<String> {
         context.capabilities.iter().flat_map(|all| all.add.iter().flatten().cloned()).collect()
     };

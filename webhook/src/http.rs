@@ -3,6 +3,7 @@
 //! Only `200 OK` carries an answer. The API server treats every other status as a failed call, to
 //! which the `failurePolicy` of the webhook configuration applies.
 
+use std::fmt::Display;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +12,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use axum::http::{Request, StatusCode};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use axum::http::{Request, StatusCode, Version};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -79,24 +81,42 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The routes of the TLS port.
-pub fn admission(admission: Admission) -> Router {
+/// The routes of the TLS port. `draining` is set when the server is about to end.
+pub fn admission(admission: Admission, draining: Arc<AtomicBool>) -> Router {
     let mutate = post(mutate).fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "use POST\n"));
     let turns = Arc::new(Semaphore::new(admission.max_reviews));
     let state = Arc::new(Reviewer { admission, turns });
     let router = Router::new().route("/mutate", mutate).with_state(state);
-    guarded(router)
+    guarded(router).layer(from_fn_with_state(draining, say_goodbye))
 }
 
-/// The routes of the health port. `ready` is what `/readyz` says.
-pub fn health(ready: Arc<AtomicBool>) -> Router {
-    let readyz = async move || match ready.load(Ordering::Relaxed) {
-        true => (StatusCode::OK, "ok\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+/// The routes of the health port. `/readyz` says what `ready` says.
+pub fn health<E: Display>(
+    ready: impl Fn() -> Result<(), E> + Clone + Send + Sync + 'static,
+) -> Router {
+    let readyz = async move || match ready() {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     };
     let router =
         Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz));
     guarded(router)
+}
+
+/// Ends HTTP/1 connections with an answer while the server drains. One that ends without may have the
+/// next request on its way already: API servers, which speak HTTP/1.1 to webhooks
+/// (kubernetes#75791), don't send that one again, as it is a POST. HTTP/2 has GOAWAY for this.
+async fn say_goodbye(
+    State(draining): State<Arc<AtomicBool>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    let version = request.version();
+    let mut response = next.run(request).await;
+    if version < Version::HTTP_2 && draining.load(Ordering::Relaxed) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// What all routers share: a text for unknown paths, and 500 for a panic.
@@ -190,6 +210,8 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use tower::ServiceExt;
 
     use super::*;
@@ -223,12 +245,15 @@ mod tests {
             settings: Settings,
         }
         let cli = Cli::try_parse_from(["test", "--loader-image", "loader:1"]).unwrap();
-        let router = admission(Admission {
-            settings: cli.settings,
-            max_body: 4 << 20,
-            body_timeout: Duration::from_secs(10),
-            max_reviews: 1,
-        });
+        let router = admission(
+            Admission {
+                settings: cli.settings,
+                max_body: 4 << 20,
+                body_timeout: Duration::from_secs(10),
+                max_reviews: 1,
+            },
+            Arc::default(),
+        );
         let body = format!("[{}0]", "0,".repeat(1 << 20));
         let request = Request::post("/mutate").header(CONTENT_TYPE, "application/json");
         let mut review = std::pin::pin!(router.oneshot(request.body(Body::from(body)).unwrap()));
@@ -237,12 +262,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_follows_the_flag_and_health_doesnt() {
-        let ready = Arc::new(AtomicBool::new(true));
-        let router = health(Arc::clone(&ready));
+    async fn readiness_is_what_is_said_and_health_isnt() {
+        let reason = Arc::new(Mutex::new(Ok(())));
+        let said = Arc::clone(&reason);
+        let router = health(move || *said.lock().unwrap());
         assert_eq!(ask(router.clone(), "/readyz").await.0, StatusCode::OK);
-        ready.store(false, Ordering::Relaxed);
-        assert_eq!(ask(router.clone(), "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        *reason.lock().unwrap() = Err("not yet");
+        let answer = (StatusCode::SERVICE_UNAVAILABLE, "not yet\n".to_owned());
+        assert_eq!(ask(router.clone(), "/readyz").await, answer);
         assert_eq!(ask(router.clone(), "/healthz").await.0, StatusCode::OK);
         assert_eq!(ask(router, "/").await, (StatusCode::NOT_FOUND, "no such path\n".to_owned()));
     }

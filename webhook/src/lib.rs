@@ -5,25 +5,33 @@
 //! ```
 //!
 //! [`decision::decide`] is pure: it reads a pod and settings, and neither a clock, nor a socket, nor
-//! the cluster. [`review`] stands around it with JSON, [`http`] with HTTP, [`serve`] with TLS. A mistake
+//! the cluster. [`review`] stands around it with JSON, [`http`] with HTTP, [`serve`] with TLS. The
+//! certificate comes from [`managed`], which talks to the [`cluster`], or from files ([`reload`]). A mistake
 //! of the pod's author is denied with a message; a review that can't be read is refused with an HTTP
 //! status; a pod is never admitted because something went wrong.
 #![forbid(unsafe_code)]
 
 pub mod annotations;
+pub mod api;
 pub mod args;
+pub mod backoff;
+pub mod clock;
+pub mod cluster;
 pub mod container;
 pub mod decision;
 pub mod http;
 pub mod json;
 pub mod log;
+pub mod managed;
 pub mod names;
 pub mod patch;
 pub mod placement;
 pub mod quantity;
 pub mod reason;
+pub mod reload;
 pub mod review;
 pub mod serve;
+pub mod served;
 pub mod settings;
 pub mod text;
 pub mod tls;

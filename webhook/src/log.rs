@@ -71,6 +71,7 @@ pub fn starting(config: &Config) {
         loader_cpu_limit = %settings.loader_cpu_limit,
         loader_memory_request = %settings.loader_memory_request,
         loader_memory_limit = %settings.loader_memory_limit,
+        loader_privileged = settings.loader_privileged,
         deny_runtime_class = settings.deny_runtime_class.join(","),
         tls = %tls,
         listen = %options.listen,
@@ -112,4 +113,41 @@ pub(crate) fn decision(review: &Review, decision: &Decision, duration: Duration)
 /// One line for each request that gets no decision.
 pub(crate) fn refusal(status: u16, error: &dyn Display) {
     warn!(status, error = one_line(&error.to_string(), MAX), "refused");
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Keeps log lines.
+    #[derive(Clone, Default)]
+    pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        /// What was logged since the last time.
+        pub(crate) fn take(&self) -> String {
+            String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
+        }
+    }
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
 }

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use webhook::args::Args;
+use webhook::clock::Clock;
 use webhook::serve::Server;
 use webhook::{log, tls};
 
@@ -26,12 +26,20 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let config = args.config()?;
     log::starting(&config);
 
-    let pair = config.tls.pair(OffsetDateTime::now_utc())?;
-    tracing::info!(not_after = %pair.validity().not_after, "certificate");
-    let tls = tls::server_config(&pair)?;
     let stop = stop_signal()?;
+    let mut kept = config.tls.keep(Clock::system())?;
+    let tls = tls::server_config(kept.served())?;
     let server = Server::bind(config.options).await?;
-    server.run(tls, config.admission, stop).await;
+    let mut lost = false;
+    server
+        .run(tls, kept.served(), config.admission, async {
+            tokio::select! {
+                () = stop => {}
+                () = kept.lost() => lost = true,
+            }
+        })
+        .await;
+    anyhow::ensure!(!lost, "the task that keeps the certificate has ended");
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::http::{self, Admission};
+use crate::served::Served;
 
 /// How the server behaves. Every duration but `drain_delay` is a limit.
 #[derive(Clone, Debug)]
@@ -89,26 +90,33 @@ impl Server {
         self.addresses
     }
 
-    /// Serves until `stop` is ready, drains, and returns when the last request is answered or the
-    /// time for it is over.
+    /// Serves with the certificate of `served`, which `tls` shows, until `stop` is ready, drains, and
+    /// returns when the last request is answered or the time for it is over.
     pub async fn run(
         self,
         tls: Arc<rustls::ServerConfig>,
+        served: Arc<Served>,
         admission: Admission,
         stop: impl Future<Output = ()>,
     ) {
         let Self { admission: listener, health, addresses, options } = self;
-        let ready = Arc::new(AtomicBool::new(true));
-        let health =
-            tokio::spawn(serve_health(health, http::health(Arc::clone(&ready)), options.clone()));
+        let draining = Arc::new(AtomicBool::new(false));
+        let ready = {
+            let draining = Arc::clone(&draining);
+            move || match draining.load(Ordering::Relaxed) {
+                true => Err("draining".to_owned()),
+                false => served.ready().map_err(|unready| unready.to_string()),
+            }
+        };
+        let health = tokio::spawn(serve_health(health, http::health(ready), options.clone()));
         let connections = GracefulShutdown::new();
-        let accept =
-            serve_admission(listener, tls, http::admission(admission), &options, &connections);
+        let router = http::admission(admission, Arc::clone(&draining));
+        let accept = serve_admission(listener, tls, router, &options, &connections);
         info!(admission = %addresses.admission, health = %addresses.health, "listening");
 
         let drained = async {
             stop.await;
-            ready.store(false, Ordering::Relaxed);
+            draining.store(true, Ordering::Relaxed);
             info!(delay_s = options.drain_delay.as_secs(), "draining");
             sleep(options.drain_delay).await;
         };

@@ -56,6 +56,10 @@ pub struct Settings {
     )]
     pub loader_memory_limit: MaybeQuantity,
 
+    /// Inject it as a privileged container, on nodes that let no other one load BPF programs.
+    #[arg(long, env = "SFUNNEL_LOADER_PRIVILEGED")]
+    pub loader_privileged: bool,
+
     /// Runtime classes whose pods are denied, as their kernel isn't the node's. Repeat it, or
     /// separate names by commas.
     #[arg(long, env = "SFUNNEL_DENY_RUNTIME_CLASS", value_name = "NAME", value_delimiter = ',')]
@@ -251,6 +255,12 @@ mod tests {
         let settings = settings(&[]).unwrap();
         assert_eq!(settings.loader_cpu_limit, MaybeQuantity(None));
         assert_eq!(settings.loader_pull_policy, PullPolicy::IfNotPresent);
+    }
+
+    #[test]
+    fn privileges_have_to_be_asked_for() {
+        assert!(settings(&["--loader-privileged"]).unwrap().loader_privileged);
+        assert!(!settings(&[]).unwrap().loader_privileged);
     }
 
     #[test]

@@ -1,27 +1,31 @@
-//! The server's TLS: which certificate it shows, and which protocols it speaks.
+//! The server's TLS: where its certificate comes from, and which protocols it speaks.
 
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use certs::{Authority, AuthorityError, FileError, Name, Pair, Part, Validity};
+use certs::{Authority, AuthorityError, Files, Name, Policy, Validity};
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
-use rustls::sign::SingleCertAndKey;
-use time::{Duration, OffsetDateTime};
-use tracing::warn;
+use time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::api::{self, NoCluster};
+use crate::clock::Clock;
+use crate::cluster::{self, KubeCluster};
+use crate::managed::Manager;
+use crate::reload::{Reload, ReloadError};
+use crate::served::Served;
 
 /// Where the server's certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// From a CA that replicas share.
+    Managed(Managed),
     /// From files.
-    Files {
-        /// PEM chain, leaf first.
-        certificate: PathBuf,
-        /// PEM key.
-        key: PathBuf,
-    },
+    Files(Files),
     /// From a CA that lives as long as the process.
     SelfSigned {
         /// What the certificate is good for.
@@ -31,11 +35,36 @@ pub enum Source {
     },
 }
 
-/// For the log: which files, or which names.
+/// What replicas have to know to share a CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Managed {
+    /// The namespace of the Service and the Secret; the service account's when none is given.
+    pub namespace: Option<String>,
+    /// The Service by which API servers call.
+    pub service: String,
+    /// The Secret with the CA.
+    pub secret: String,
+    /// The MutatingWebhookConfiguration in which the CA is published.
+    pub configuration: String,
+    /// How long what lives.
+    pub policy: Policy,
+}
+
+/// For the log: which objects, which files, or which names.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Files { certificate, key } => {
+            Self::Managed(Managed { namespace, service, secret, configuration, policy }) => {
+                let namespace = namespace.as_deref().unwrap_or("own");
+                write!(
+                    f,
+                    "managed for Service {service} in namespace {namespace} with Secret {secret} and MutatingWebhookConfiguration {configuration}; seconds: CA {}, certificate {}, overlap {}",
+                    policy.ca_lifetime().whole_seconds(),
+                    policy.certificate_lifetime().whole_seconds(),
+                    policy.ca_overlap().whole_seconds(),
+                )
+            }
+            Self::Files(Files { certificate, key }) => {
                 write!(f, "{} with {}", certificate.display(), key.display())
             }
             Self::SelfSigned { names, .. } => {
@@ -50,13 +79,14 @@ impl fmt::Display for Source {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// `--tls-cert` or `--tls-key` is unusable.
-    #[error("{flag} {error}")]
-    File {
-        /// The flag that names the file.
-        flag: &'static str,
-        /// What is wrong.
-        error: FileError,
-    },
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
+    /// There is no cluster to share a CA in.
+    #[error(transparent)]
+    NoCluster(#[from] NoCluster),
+    /// The namespace is none.
+    #[error("--namespace {0}: no name that a namespace can have")]
+    Namespace(String),
     /// The certificate can't be issued.
     #[error("--self-signed: {0}")]
     SelfSigned(AuthorityError),
@@ -77,43 +107,83 @@ pub enum TlsError {
 /// process.
 const SELF_SIGNED_LIFETIME: Duration = Duration::days(3650);
 
+/// A certificate that is kept from ending.
+#[derive(Debug)]
+pub struct Kept {
+    served: Arc<Served>,
+    // Dropped, it ends its tasks.
+    tasks: JoinSet<()>,
+}
+
+impl Kept {
+    /// What is shown.
+    pub fn served(&self) -> Arc<Served> {
+        Arc::clone(&self.served)
+    }
+
+    /// Returns when nobody keeps the certificate any more, which is a fault of this program.
+    pub async fn lost(&mut self) {
+        match self.tasks.join_next().await {
+            Some(_) => {}
+            // Nothing was there to be done.
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Source {
-    /// Loads or issues the certificate. A CA file is written before anything listens, and appears
-    /// complete or not at all.
+    /// Loads or issues the certificate, or begins to agree on one with other replicas: then it comes
+    /// later. From now on it is kept. A CA file is written before anything listens, and appears complete
+    /// or not at all.
     ///
     /// # Errors
     ///
-    /// The flag and the file at fault.
-    pub fn pair(&self, now: OffsetDateTime) -> Result<Pair, TlsError> {
+    /// The flag and the file at fault, or why there is no cluster.
+    pub fn keep(self, clock: Clock) -> Result<Kept, TlsError> {
+        let served = Arc::new(Served::new(clock.clone()));
+        let mut tasks = JoinSet::new();
         match self {
-            Self::Files { certificate, key } => {
-                let pair =
-                    certs::load(certificate, key, now, &default_provider()).map_err(|error| {
-                        let flag = match error.part {
-                            Part::Certificate => "--tls-cert",
-                            Part::Key => "--tls-key",
-                        };
-                        TlsError::File { flag, error }
-                    })?;
-                for doubt in pair.doubts(now) {
-                    warn!("--tls-cert {}: {doubt}", certificate.display());
-                }
-                Ok(pair)
+            Self::Managed(managed) => {
+                let changed = Arc::new(Notify::new());
+                let (cluster, names) = managed.connect()?;
+                tasks.spawn(cluster.clone().watch(Arc::clone(&changed)));
+                let served = Arc::clone(&served);
+                let manager = Manager::new(cluster, managed.policy, names, clock, served);
+                tasks.spawn(async { match manager.run(changed).await {} });
+            }
+            Self::Files(files) => {
+                let reload = Reload::new(files, clock, Arc::clone(&served))?;
+                tasks.spawn(async { match reload.run().await {} });
             }
             Self::SelfSigned { names, ca_file } => {
-                let validity = Validity::starting(now, SELF_SIGNED_LIFETIME);
+                let validity = Validity::starting(clock.now(), SELF_SIGNED_LIFETIME);
                 let authority = Authority::new("sfunnel-webhook self-signed CA", validity)
                     .map_err(TlsError::SelfSigned)?;
-                let pair = authority.issue(names, validity).map_err(TlsError::SelfSigned)?;
+                let pair = authority.issue(&names, validity).map_err(TlsError::SelfSigned)?;
                 if let Some(path) = ca_file {
-                    write_file(path, authority.certificate_pem()).map_err(|error| {
-                        let path = path.clone();
-                        TlsError::CaFile { path, error }
-                    })?;
+                    write_file(&path, &authority.certificate().pem())
+                        .map_err(|error| TlsError::CaFile { path, error })?;
                 }
-                Ok(pair)
+                served.show(&pair);
             }
         }
+        Ok(Kept { served, tasks })
+    }
+}
+
+impl Managed {
+    fn connect(&self) -> Result<(KubeCluster, Vec<Name>), TlsError> {
+        let (client, own_namespace) = api::client()?;
+        let namespace = self.namespace.clone().unwrap_or(own_namespace);
+        // The name by which an API server calls a Service.
+        let name = Name::try_from(format!("{}.{namespace}.svc", self.service))
+            .map_err(|_| TlsError::Namespace(namespace.clone()))?;
+        let names = cluster::Names {
+            namespace,
+            secret: self.secret.clone(),
+            configuration: self.configuration.clone(),
+        };
+        Ok((KubeCluster::new(client, names), vec![name]))
     }
 }
 
@@ -132,18 +202,17 @@ fn write_file(path: &Path, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// TLS 1.2 and 1.3 with HTTP/2, which API servers choose, and HTTP/1.1.
+/// TLS 1.2 and 1.3 with HTTP/1.1, which API servers choose, and HTTP/2.
 ///
 /// # Errors
 ///
 /// When rustls finds no protocol version that its provider supports.
-pub fn server_config(pair: &Pair) -> Result<Arc<ServerConfig>, TlsError> {
-    let certificate = SingleCertAndKey::from(pair.certified_key());
+pub fn server_config(served: Arc<Served>) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Rustls)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(certificate));
+        .with_cert_resolver(served);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

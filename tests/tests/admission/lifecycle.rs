@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Frame};
+use hyper::header::CONNECTION;
 use hyper::{StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
@@ -52,6 +53,30 @@ async fn a_server_that_drains_is_not_ready_but_serves() {
     assert_eq!(server.health("/readyz").await.text(), "draining\n");
     assert_eq!(server.health("/healthz").await.status, StatusCode::OK);
     assert_eq!(server.post(question()).await.status, StatusCode::OK);
+}
+
+/// The API server's next request may be on its way when a connection is closed, and is not sent again.
+#[tokio::test]
+async fn a_server_that_drains_ends_connections_with_an_answer() {
+    let mut server = TestServer::start(&["--drain-delay", "300"]).await;
+    let stream = TokioIo::new(server.connect(Version::HTTP_11).await);
+    let (mut client, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let question = || post("application/json", question());
+
+    let response = client.send_request(question()).await.unwrap();
+    assert_eq!(response.headers().get(CONNECTION), None);
+    response.into_body().collect().await.unwrap();
+
+    server.signal_stop();
+    while server.health("/readyz").await.status == StatusCode::OK {
+        tokio::task::yield_now().await;
+    }
+    let response = client.send_request(question()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers().get(CONNECTION).unwrap(), "close");
+    response.into_body().collect().await.unwrap();
+    connection.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -14,13 +14,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tempfile::TempDir;
-use time::OffsetDateTime;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use webhook::args::Args;
+use webhook::clock::Clock;
 use webhook::serve::{Addresses, Server};
 
 use crate::review::Verdict;
@@ -66,12 +66,13 @@ impl TestServer {
             ca_file.to_str().unwrap(),
         ];
         let config = Args::try_parse_from(own.iter().chain(flags)).unwrap().config().unwrap();
-        let pair = config.tls.pair(OffsetDateTime::now_utc()).unwrap();
-        let tls = webhook::tls::server_config(&pair).unwrap();
+        let kept = config.tls.keep(Clock::system()).unwrap();
+        let served = kept.served();
+        let tls = webhook::tls::server_config(kept.served()).unwrap();
         let server = Server::bind(config.options).await.unwrap();
         let addresses = server.addresses();
         let (stop, stopped) = oneshot::channel();
-        let running = tokio::spawn(server.run(tls, config.admission, async {
+        let running = tokio::spawn(server.run(tls, served, config.admission, async {
             // A dropped sender stops the server as well.
             let _ = stopped.await;
         }));
@@ -114,7 +115,7 @@ impl TestServer {
 
     /// Posts a body as the API server does.
     pub async fn post(&self, body: impl Into<Bytes>) -> Answer {
-        self.send(Version::HTTP_2, post("application/json", body)).await
+        self.send(Version::HTTP_11, post("application/json", body)).await
     }
 
     /// Posts a review, and insists on an answer.

@@ -149,7 +149,7 @@ fn configs(transport: TransportConfig) -> Result<(ClientConfig, ServerConfig)> {
     let authority = Authority::new("tests", validity)?;
     let pair = authority.issue(&["server".try_into()?], validity)?;
     let mut roots = RootCertStore::empty();
-    roots.add(authority.certificate().clone())?;
+    roots.add(authority.certificate().der().clone())?;
 
     let server = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
