@@ -1,0 +1,14 @@
+//! The manifests in `deploy/`, as `kubectl` renders them and without a cluster.
+//!
+//! `kubectl` is that of `KUBECTL`, or the one that `tests/cluster/programs.sh` builds.
+
+#[path = "manifests/examples.rs"]
+mod examples;
+#[path = "manifests/installation.rs"]
+mod installation;
+#[path = "manifests/overlays.rs"]
+mod overlays;
+#[path = "manifests/rendered.rs"]
+mod rendered;
+#[path = "manifests/rights.rs"]
+mod rights;

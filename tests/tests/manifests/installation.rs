@@ -1,0 +1,202 @@
+//! The installation itself, `deploy/base`.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::{Value, json};
+use webhook::names::{INJECT, PREFIX};
+use webhook::tls::Source;
+
+use crate::rendered::{NAME, NAMESPACE, Rendered, deploy, only, only_container};
+
+/// The workspace's version is that of the images.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[test]
+fn one_file_is_the_same() {
+    let file = std::fs::read_to_string(deploy().join("install.yaml")).expect("install.yaml");
+    let (comment, rest) = file.split_once('\n').expect("lines");
+    assert_eq!(comment, "# Made of deploy/base by `make manifests`. Change it there.");
+    let rendered = Rendered::text(".");
+    let different = rest.lines().zip(rendered.lines()).find(|(in_file, made)| in_file != made);
+    assert_eq!(different, None, "`make manifests` writes install.yaml anew");
+    assert_eq!(rest.len(), rendered.len(), "`make manifests` writes install.yaml anew");
+}
+
+#[test]
+fn the_configuration_is_the_first_to_go() {
+    let kinds = Rendered::folder(".").kinds().join(" ");
+    assert_eq!(
+        kinds,
+        "MutatingWebhookConfiguration Namespace ServiceAccount Role RoleBinding ClusterRole \
+         ClusterRoleBinding NetworkPolicy PodDisruptionBudget Service Deployment"
+    );
+    for overlay in ["overlays/cert-manager", "overlays/gke"] {
+        assert_eq!(Rendered::folder(overlay).kinds()[0], "MutatingWebhookConfiguration");
+    }
+}
+
+#[test]
+fn versions_are_the_workspaces() {
+    let rendered = Rendered::folder(".");
+    let image = only_container(&rendered.pods(NAME)).image;
+    assert_eq!(image, Some(format!("sfunnel/webhook:{VERSION}")));
+    let loader = rendered.config().admission.settings.loader_image;
+    assert_eq!(loader.as_str(), format!("sfunnel/loader:{VERSION}"));
+    for object in rendered.objects() {
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/name"], "sfunnel", "{object}");
+        assert_eq!(labels["app.kubernetes.io/version"], VERSION, "{object}");
+    }
+}
+
+#[test]
+fn selectors_agree_and_outlive_versions() {
+    let rendered = Rendered::folder(".");
+    let labels = json!({
+        "app.kubernetes.io/name": "sfunnel",
+        "app.kubernetes.io/component": "webhook",
+    });
+    let get = |kind: &str| rendered.get::<Value>(kind, NAME);
+    let deployment = get("Deployment");
+    for selector in [
+        &deployment["spec"]["selector"]["matchLabels"],
+        &get("Service")["spec"]["selector"],
+        &get("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        &get("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    ] {
+        assert_eq!(*selector, labels);
+    }
+    let pods = deployment["spec"]["template"]["metadata"]["labels"].as_object().unwrap();
+    let selected = labels.as_object().unwrap();
+    assert!(selected.iter().all(|(name, value)| pods.get(name) == Some(value)));
+}
+
+#[test]
+fn only_pods_that_ask_for_it_depend_on_the_webhook() {
+    let webhook = Rendered::folder(".").webhook();
+    assert_eq!(webhook.name, "inject.sfunnel.io");
+    let rule = only(webhook.rules.unwrap());
+    assert_eq!(rule.api_groups.unwrap(), [""]);
+    assert_eq!(rule.api_versions.unwrap(), ["v1"]);
+    assert_eq!(rule.operations.unwrap(), ["CREATE"]);
+    assert_eq!(rule.resources.unwrap(), ["pods"]);
+    assert_eq!(rule.scope.as_deref(), Some("Namespaced"));
+    assert_eq!(webhook.match_policy.as_deref(), Some("Equivalent"));
+
+    let selector = webhook.namespace_selector.unwrap();
+    let labels: Vec<_> = selector.match_labels.unwrap().into_iter().collect();
+    assert_eq!(labels, [(INJECT.to_owned(), "enabled".to_owned())]);
+    let names = only(selector.match_expressions.unwrap());
+    assert_eq!((&*names.key, &*names.operator), ("kubernetes.io/metadata.name", "NotIn"));
+    assert_eq!(names.values.unwrap(), ["kube-system", NAMESPACE]);
+
+    let conditions = webhook.match_conditions.unwrap();
+    let expressions: Vec<_> = conditions.iter().map(|c| c.expression.as_str()).collect();
+    let annotated = format!(
+        "has(object.metadata.annotations) && \
+         object.metadata.annotations.exists(name, name.startsWith('{PREFIX}'))"
+    );
+    let not_opted_out = format!("object.metadata.?annotations[?'{INJECT}'].orValue('') != 'false'");
+    assert_eq!(expressions, [annotated, not_opted_out]);
+}
+
+#[test]
+fn a_failure_is_a_refusal_and_soon() {
+    let webhook = Rendered::folder(".").webhook();
+    assert_eq!(webhook.failure_policy.as_deref(), Some("Fail"));
+    assert_eq!(webhook.timeout_seconds, Some(5));
+    assert_eq!(webhook.reinvocation_policy.as_deref(), Some("IfNeeded"));
+    assert_eq!(webhook.side_effects, "None");
+    assert_eq!(webhook.admission_review_versions, ["v1"]);
+}
+
+#[test]
+fn ports_agree() {
+    Rendered::folder(".").assert_ports_agree();
+}
+
+#[test]
+fn the_webhook_is_hardened() {
+    let rendered = Rendered::folder(".");
+    rendered.assert_hardened();
+    let namespace: Namespace = rendered.get("Namespace", NAMESPACE);
+    let labels = namespace.metadata.labels.unwrap();
+    for mode in ["enforce", "audit", "warn"] {
+        assert_eq!(labels[&format!("pod-security.kubernetes.io/{mode}")], "restricted");
+    }
+    assert_ne!(labels[INJECT], "enabled");
+}
+
+/// A review of the largest pod peaks at 125 MB.
+#[test]
+fn the_largest_pods_do_not_take_the_webhook_down() {
+    let rendered = Rendered::folder(".");
+    let limits = only_container(&rendered.pods(NAME)).resources.unwrap().limits.unwrap();
+    let limit = limits["memory"].0.strip_suffix("Mi").and_then(|mi| mi.parse().ok());
+    let reviews: usize = rendered.config().admission.max_reviews;
+    assert!(reviews * 125 + 16 < limit.expect("MiB"), "{reviews} reviews, {limits:?}");
+}
+
+#[test]
+fn replicas_stay_available() {
+    let rendered = Rendered::folder(".");
+    let deployment: Deployment = rendered.get("Deployment", NAME);
+    let spec = deployment.spec.unwrap();
+    assert_eq!(spec.replicas, Some(2));
+    let rolling = spec.strategy.unwrap().rolling_update.unwrap();
+    assert_eq!(rolling.max_unavailable, Some(IntOrString::Int(0)));
+    assert_eq!(rolling.max_surge, Some(IntOrString::Int(1)));
+
+    let pods = rendered.pods(NAME);
+    assert_eq!(pods.priority_class_name.as_deref(), Some("system-cluster-critical"));
+    let anti_affinity = pods.affinity.unwrap().pod_anti_affinity.unwrap();
+    assert_eq!(anti_affinity.required_during_scheduling_ignored_during_execution, None);
+    let terms = anti_affinity.preferred_during_scheduling_ignored_during_execution.unwrap();
+    assert_eq!(terms[0].pod_affinity_term.topology_key, "kubernetes.io/hostname");
+    for spread in pods.topology_spread_constraints.unwrap() {
+        assert_eq!(spread.when_unsatisfiable, "ScheduleAnyway");
+    }
+
+    let options = rendered.config().options;
+    let end = options.drain_delay + options.shutdown_timeout;
+    let grace = pods.termination_grace_period_seconds.unwrap();
+    let grace = Duration::from_secs(grace.try_into().unwrap());
+    assert!(end < grace, "{end:?} to end, {grace:?} until it is killed");
+
+    let budget: PodDisruptionBudget = rendered.get("PodDisruptionBudget", NAME);
+    let budget = budget.spec.unwrap();
+    assert_eq!(budget.max_unavailable, Some(IntOrString::Int(1)));
+    assert_eq!(budget.unhealthy_pod_eviction_policy.as_deref(), Some("AlwaysAllow"));
+}
+
+#[test]
+fn the_webhook_talks_to_the_api_server_alone() {
+    let policy: NetworkPolicy = Rendered::folder(".").get("NetworkPolicy", NAME);
+    let spec = policy.spec.unwrap();
+    assert_eq!(spec.policy_types.unwrap(), ["Ingress", "Egress"]);
+    let ingress = only(spec.ingress.unwrap());
+    assert_eq!(ingress.from, None);
+    let names: Vec<_> = ingress.ports.unwrap().into_iter().map(|port| port.port).collect();
+    let name = |name: &str| Some(IntOrString::String(name.to_owned()));
+    assert_eq!(names, [name("https"), name("health")]);
+    let egress = only(spec.egress.unwrap());
+    let ports = egress.ports.unwrap();
+    assert!(ports.iter().all(|port| port.protocol.as_deref() == Some("TCP")));
+    let numbers: Vec<_> = ports.into_iter().map(|port| port.port).collect();
+    assert_eq!(numbers, [Some(IntOrString::Int(443)), Some(IntOrString::Int(6443))]);
+}
+
+#[test]
+fn the_certificate_is_for_the_service_that_is_called() {
+    let rendered = Rendered::folder(".");
+    let Source::Managed(managed) = rendered.config().tls else { panic!("not managed") };
+    assert_eq!(managed.namespace.as_deref(), Some(NAMESPACE));
+    let service: Service = rendered.get("Service", &managed.service);
+    assert_eq!(service.metadata.namespace.as_deref(), Some(NAMESPACE));
+    rendered.get::<Value>("MutatingWebhookConfiguration", &managed.configuration);
+}
