@@ -26,6 +26,16 @@ pub fn webhook() -> PathBuf {
     PATH.get_or_init(|| built("SFUNNEL_WEBHOOK", "sfunnel-webhook")).clone()
 }
 
+/// `sfunnel-example`, or what the variable `SFUNNEL_EXAMPLE` names.
+///
+/// # Panics
+///
+/// If it can't be built.
+pub fn example() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("SFUNNEL_EXAMPLE", "sfunnel-example")).clone()
+}
+
 /// Builds with the profile that this program was built with, into the same directory.
 fn built(variable: &str, binary: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {

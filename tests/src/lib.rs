@@ -11,9 +11,11 @@
 //! lab        client, router, server, in both families
 //! transfer   bulk data over a connection, hashed at both ends
 //! link       frames on an interface, with the checksum finished or pending
+//! cluster    a Kubernetes node in namespaces of its own
 //! ```
 
 pub mod binary;
+pub mod cluster;
 pub mod fuzz;
 pub mod lab;
 pub mod link;

@@ -7,12 +7,14 @@
 //! look_up     the program on one packet, without a network
 //! path        the way through client, router and server: bulk TCP, UDP, latency
 //! sizes       what an image would hold
+//! pods        a hundred pods on a Kubernetes node
 //! ```
 //!
 //! A missed target is printed and is no failure: the machine may be busy with something else.
 
 mod look_up;
 mod path;
+mod pods;
 mod rounds;
 mod sizes;
 mod start_up;
@@ -31,7 +33,7 @@ struct Options {
     rounds: usize,
 }
 
-/// Enough for a median that a single disturbed round does not move; some four minutes in all.
+/// Enough for a median that a single disturbed round does not move; some ten minutes in all.
 const ROUNDS: usize = 9;
 
 impl Options {
@@ -51,13 +53,14 @@ impl Options {
 /// A name for `BENCH`, and what it stands for.
 type Section = (&'static str, fn(usize) -> Result<()>);
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     ("loader", start_up::compare),
     ("lookup", look_up::compare),
     ("bulk", path::bulk::compare),
     ("udp", path::datagrams::compare),
     ("latency", path::round_trip::compare),
     ("sizes", sizes::compare),
+    ("pods", pods::compare),
 ];
 
 fn main() -> ExitCode {

@@ -1,0 +1,138 @@
+//! What the cluster notices of the webhook's ups and downs.
+
+use std::time::Instant;
+
+use crate::lab::{
+    Lab, SYSTEM, annotated_pod, in_both_modes, is_ready, loader, plain_pod, repository,
+};
+use crate::load::{Load, RATE};
+
+in_both_modes! {
+    no_call_fails_while_certificates_and_replicas_change
+    without_replicas_only_annotated_pods_wait
+    what_is_uninstalled_blocks_nobody
+}
+
+/// Lives of certificates that are over while one looks on.
+const SHORT_LIVES: &str =
+    "SFUNNEL_CA_LIFETIME=60 SFUNNEL_CERTIFICATE_LIFETIME=15 SFUNNEL_CA_OVERLAP=5";
+
+fn no_call_fails_while_certificates_and_replicas_change(lab: &Lab) {
+    lab.install();
+    let namespace = lab.labelled("availability");
+    // With short lives from the start.
+    lab.kubectl(&format!("-n {SYSTEM} scale deployment sfunnel-webhook --replicas=0"));
+    no_replicas(lab);
+    lab.kubectl(&format!("-n {SYSTEM} delete secret sfunnel-webhook-ca"));
+    lab.kubectl(&format!("-n {SYSTEM} set env deployment/sfunnel-webhook {SHORT_LIVES}"));
+    lab.kubectl(&format!("-n {SYSTEM} scale deployment sfunnel-webhook --replicas=2"));
+    lab.rolled_out(SYSTEM, "deployment/sfunnel-webhook");
+
+    let first = signer(lab);
+    let load = Load::start(lab.cluster(), &annotated_pod(namespace.name(), "load"));
+    let start = Instant::now();
+
+    let replicas = lab.replicas();
+    assert_eq!(replicas.len(), 2);
+    for pod in replicas {
+        let name = pod["metadata"]["name"].as_str().expect("a name");
+        lab.kubectl(&format!("-n {SYSTEM} delete pod {name}"));
+        lab.rolled_out(SYSTEM, "deployment/sfunnel-webhook");
+    }
+    let killed = start.elapsed();
+    lab.kubectl(&format!("-n {SYSTEM} rollout restart deployment/sfunnel-webhook"));
+    lab.rolled_out(SYSTEM, "deployment/sfunnel-webhook");
+    let restarted = start.elapsed();
+    // After 40 s there is another CA, and 5 s later it signs.
+    lab.wait_for("another CA to sign", || (signer(lab) != first).then_some(()));
+    let rotated = start.elapsed();
+    // A certificate of the new one is made by then, and the first ones of the old one are over.
+    load.pass(10 * RATE as usize);
+    let outcome = load.stop();
+    for pod in lab.replicas() {
+        let name = pod["metadata"]["name"].as_str().expect("a name");
+        let log = lab.kubectl(&format!("-n {SYSTEM} logs {name}"));
+        let certificates = log.lines().filter(|line| line.contains(" certificate serial=")).count();
+        assert!(certificates > 2, "{certificates} certificates:\n{log}");
+    }
+    println!(
+        "{} admissions in {:?}: {} failed, the slowest took {:?}; both replicas deleted until {killed:?}, \
+         restarted until {restarted:?}, a new CA signs after {rotated:?}",
+        outcome.injected,
+        start.elapsed(),
+        outcome.failures.len(),
+        outcome.slowest
+    );
+    outcome.assert_all_injected();
+
+    let long = SHORT_LIVES.split(' ').map(|variable| {
+        let (name, _) = variable.split_once('=').expect("a variable");
+        format!("{name}-")
+    });
+    let long = long.collect::<Vec<_>>().join(" ");
+    lab.kubectl(&format!("-n {SYSTEM} set env deployment/sfunnel-webhook {long}"));
+    lab.kubectl(&format!("-n {SYSTEM} delete secret sfunnel-webhook-ca"));
+    lab.rolled_out(SYSTEM, "deployment/sfunnel-webhook");
+}
+
+/// The CA that signs the replicas' certificates.
+fn signer(lab: &Lab) -> String {
+    let ca = lab.get(&format!("secret sfunnel-webhook-ca -n {SYSTEM}"))["data"]["ca.crt"].clone();
+    ca.as_str().expect("a CA").to_owned()
+}
+
+fn no_replicas(lab: &Lab) {
+    assert!(!lab.replicas().is_empty(), "they were gone before");
+    lab.wait_for("the last replica to end", || lab.replicas().is_empty().then_some(()));
+}
+
+fn without_replicas_only_annotated_pods_wait(lab: &Lab) {
+    lab.install();
+    let labelled = lab.labelled("down-labelled");
+    let unlabelled = lab.unlabelled("down-unlabelled");
+    lab.kubectl(&format!("-n {SYSTEM} scale deployment sfunnel-webhook --replicas=0"));
+    no_replicas(lab);
+
+    let error = lab.apply_fails(&annotated_pod(labelled.name(), "annotated"));
+    assert!(error.contains("failed calling webhook \"inject.sfunnel.io\""), "{error}");
+    lab.apply(&plain_pod(labelled.name(), "plain"));
+    labelled.ready("app=plain", 1);
+    lab.apply(&annotated_pod(unlabelled.name(), "annotated"));
+    unlabelled.ready("app=annotated", 1);
+
+    // It starts without its own help.
+    lab.kubectl(&format!("-n {SYSTEM} scale deployment sfunnel-webhook --replicas=2"));
+    lab.rolled_out(SYSTEM, "deployment/sfunnel-webhook");
+    lab.apply(&annotated_pod(labelled.name(), "annotated"));
+    let pods = labelled.ready("app=annotated", 1);
+    assert!(loader(&pods[0]).is_some());
+}
+
+fn what_is_uninstalled_blocks_nobody(lab: &Lab) {
+    lab.install();
+    let namespace = lab.labelled("uninstalled");
+    let deploy = repository("deploy");
+    let load = Load::start(lab.cluster(), &annotated_pod(namespace.name(), "load"));
+    load.pass(50);
+    lab.kubectl(&format!("delete -k {}", deploy.display()));
+    load.pass(50);
+    let outcome = load.stop();
+    println!(
+        "while it was uninstalled: {} injected, {} not, {} failed",
+        outcome.injected,
+        outcome.plain,
+        outcome.failures.len()
+    );
+    assert_eq!(outcome.failures, []);
+    assert!(outcome.injected > 0 && outcome.plain > 0);
+
+    lab.apply(&annotated_pod(namespace.name(), "annotated"));
+    let pods = namespace.ready("app=annotated", 1);
+    assert!(is_ready(&pods[0]) && loader(&pods[0]).is_none());
+    for kind in
+        ["mutatingwebhookconfigurations", "clusterroles", "clusterrolebindings", "namespaces"]
+    {
+        let all = lab.kubectl(&format!("get {kind} -o name"));
+        assert!(!all.contains("sfunnel"), "left behind: {all}");
+    }
+}
