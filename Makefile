@@ -7,8 +7,23 @@ BUILD_RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked 
 
 FUZZ_SECONDS ?= 600
 
+# One path for make, cargo, which builds each crate in its own folder, and the scripts.
+ifdef SFUNNEL_CACHE
+override SFUNNEL_CACHE := $(abspath $(SFUNNEL_CACHE))
+export SFUNNEL_CACHE
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help setup release release-loader release-webhook release-example demo test lint manifests manifests-check bench fuzz images cluster cluster-down
+# Recipes print for people, and share caches; cargo and go use all cores by themselves.
+.NOTPARALLEL:
+.PHONY: root machine help setup release release-loader release-webhook release-example demo test lint manifests manifests-check bench fuzz images cluster cluster-down
+
+# First of all, so that nobody waits for a build in vain.
+root:
+	@[ "$$(id -u)" = 0 ] || { echo 'root is needed: this makes namespaces and loads BPF programs' >&2; exit 1; }
+
+machine: root
+	@tests/setup.sh machine
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -34,13 +49,13 @@ release-example:
 images: ## The container images, as archives in target/images
 	@tests/images.sh
 
-demo: setup ## From an annotation to a packet, on this machine
+demo: root setup ## From an annotation to a packet, on this machine
 	@echo 'Building (a few minutes the first time)...'
 	@$(BUILD_RELEASE) --quiet --package loader --package webhook
 	@cargo build --locked --quiet --release --package tests --bin demo
 	@SFUNNEL_LOADER=$(RELEASE)/sfunnel-loader SFUNNEL_WEBHOOK=$(RELEASE)/sfunnel-webhook target/release/demo
 
-test: setup lint manifests-check images ## Everything
+test: machine setup lint manifests-check images ## Everything
 	@tests/setup.sh cluster
 	cargo build --locked
 	cargo test --locked
@@ -59,10 +74,12 @@ manifests-check: ## The manifests against their schemas, and a hardening linter
 	@tests/checks/manifests.sh check
 
 # BENCH=udp for one section, out of loader, lookup, bulk, udp, latency, sizes, pods; BENCH_ROUNDS=3 for a
-# quick look. Make hands both on in the environment.
-bench: images ## Ratios, each with what it is compared to
+# quick look. Make hands both on in the environment. Only pods needs a cluster and the images.
+BENCH_PODS := $(if $(BENCH),$(findstring $(BENCH),pods),pods)
+
+bench: root $(if $(BENCH_PODS),machine images) ## Ratios, each with what it is compared to
 	@tests/setup.sh bench
-	@tests/setup.sh cluster
+	$(if $(BENCH_PODS),@tests/setup.sh cluster)
 	@echo 'Building (a few minutes the first time)...'
 	@$(BUILD_RELEASE) --quiet --package loader --package webhook
 	@cargo build --locked --quiet --release --package tests --bin bench --bin cluster
@@ -72,13 +89,13 @@ bench: images ## Ratios, each with what it is compared to
 CLUSTER ?= dev
 PROXY_MODE ?= iptables
 
-cluster: setup images ## A Kubernetes node in namespaces of its own; prints what to export for kubectl
+cluster: machine setup images ## A Kubernetes node in namespaces of its own; prints what to export for kubectl
 	@tests/setup.sh cluster
 	@cargo build --locked --quiet --package tests --bin cluster
 	@target/debug/cluster up --name $(CLUSTER) --proxy-mode $(PROXY_MODE) \
 		$(foreach image,webhook loader example,--image target/images/$(image).tar)
 
-cluster-down: ## Ends it, and removes every trace of it
+cluster-down: root ## Ends it, and removes every trace of it
 	@cargo build --locked --quiet --package tests --bin cluster
 	@target/debug/cluster down --name $(CLUSTER)
 

@@ -7,7 +7,7 @@
 #
 # Storage, caches and finished archives are in $SFUNNEL_CACHE/images (by default ~/.cache/sfunnel/images):
 # this machine's own images and containers stay as they are. An archive is taken from there as long as
-# nothing changed of what it is made from.
+# nothing changed of what it is made from, the commit in its labels among it.
 set -euo pipefail
 
 say() { printf 'images: %s\n' "$*" >&2; }
@@ -16,9 +16,10 @@ fail() { say "$*"; exit 1; }
 [ "$(id -u)" = 0 ] || fail 'root is needed: layers have owners'
 # So the mounts of a run that is killed end with it.
 [ -n "${SFUNNEL_IMAGES_UNSHARED:-}" ] || SFUNNEL_IMAGES_UNSHARED=1 exec unshare --mount "$0" "$@"
+# shellcheck source=tests/go.sh
+. "$(dirname "${BASH_SOURCE[0]}")/go.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-cache=${SFUNNEL_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/sfunnel}
 images=$cache/images
 scratch=$images/scratch
 out=target/images
@@ -85,7 +86,10 @@ base() {
 bpf_linker() {
     local folder
     for folder in "$cache"/bpf-linker-*-llvm-*; do
-        [[ $folder == *.new.* ]] || printf '%s\n' --volume "$folder:/var/cache/sfunnel/${folder##*/}:ro"
+        # Beside it are its lock, and what is being built.
+        if [[ -d $folder && $folder != *.new* ]]; then
+            printf '%s\n' --volume "$folder:/var/cache/sfunnel/${folder##*/}:ro"
+        fi
     done
 }
 
@@ -133,8 +137,8 @@ prepare
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)
 revision=$(GIT_OPTIONAL_LOCKS=0 git describe --always --abbrev=40 --exclude '*' --dirty 2>/dev/null) || revision=unknown
-# The same commit makes the same image, whenever it is built.
-date=$(git log -1 --format=%ct 2>/dev/null) || date=$(date +%s)
+# The same sources make the same image, whenever it is built.
+date=$(git log -1 --format=%ct 2>/dev/null) || date=0
 
 if [ -n "${BUILD_IMAGE:-}" ]; then
     build_image=$BUILD_IMAGE
@@ -146,11 +150,12 @@ else
 fi
 mapfile -t -O "${#options[@]}" options < <(network)
 
-# All that the images are made from, by content.
+# All that the images are made from, by content. A dirty tree and the commit of it may be the same, but
+# for their labels.
 mapfile -t context < <(sed -n 's/^!//p' .dockerignore)
 source=$(
     {
-        printf '%s\n' "$build_image" "$version"
+        printf '%s\n' "$build_image" "$version" "$revision" "$date"
         find "${context[@]}" tests/images.sh -type f -print0 | sort -z | xargs -0 sha256sum
     } | sha256sum
 )

@@ -6,6 +6,7 @@
 #   tests/setup.sh bench    and for `make bench`
 #   tests/setup.sh fuzz     and for `make fuzz`
 #   tests/setup.sh cluster  and for `make cluster`
+#   tests/setup.sh machine  installs nothing: says what the machine lacks for `make cluster`
 #   tests/setup.sh images   and for `make images`
 #   tests/setup.sh checks   and for `make manifests-check`
 #
@@ -17,10 +18,10 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${SFUNNEL_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/sfunnel}
 bpf_linker=0.13.0
 llvm=22
 
+# shellcheck source=tests/go.sh
 . "$here/go.sh"
 
 as_root() {
@@ -61,6 +62,14 @@ has_bpf_compiler() {
         [ -d "$(rustup run nightly rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library/core" ]
 }
 
+build_bpf_linker() {
+    packages llvm-$llvm-dev libzstd-dev zlib1g-dev
+    say "cargo install bpf-linker $bpf_linker into $cache (about a minute)"
+    PATH=/usr/lib/llvm-$llvm/bin:$PATH LLVM_PREFIX=/usr/lib/llvm-$llvm \
+        cargo install bpf-linker --version "$bpf_linker" --locked --quiet \
+        --no-default-features --features "llvm-$llvm" --root "$1"
+}
+
 # A compiler for the BPF target, and the linker that goes with its LLVM.
 bpf_toolchain() {
     [ -z "${SFUNNEL_BPF_OBJECT:-}" ] || return 0
@@ -68,24 +77,35 @@ bpf_toolchain() {
     # builds everything else stays as it is.
     has_bpf_compiler || packages rustc-web cargo-web libstd-rust-web-dev-bpf
     local prefix=$cache/bpf-linker-$bpf_linker-llvm-$llvm
-    if [ ! -x "$prefix/bin/bpf-linker" ]; then
-        packages llvm-$llvm-dev libzstd-dev zlib1g-dev
-        say "cargo install bpf-linker $bpf_linker into $prefix (about a minute)"
-        # A build that breaks off leaves nothing under the final name.
-        mkdir -p "$cache"
-        local new
-        new=$(mktemp -d "$prefix.new.XXXXXX")
-        PATH=/usr/lib/llvm-$llvm/bin:$PATH LLVM_PREFIX=/usr/lib/llvm-$llvm \
-            cargo install bpf-linker --version "$bpf_linker" --locked --quiet \
-            --no-default-features --features "llvm-$llvm" --root "$new"
-        rm -rf "$prefix"
-        mv "$new" "$prefix"
-    fi
+    make_once "$prefix" build_bpf_linker
     # The cache may come from another machine.
     packages libllvm$llvm
     "$prefix/bin/bpf-linker" --version >/dev/null ||
         fail "$prefix/bin/bpf-linker does not run; remove $prefix and try again"
 }
+
+# What a node needs of the machine, and no package brings. A module that is loaded stays for the whole
+# machine, so whoever it belongs to decides.
+machine() {
+    [ "$(id -u)" = 0 ] || fail 'root is needed: a node makes namespaces, mounts and cgroups'
+    [ -d /proc/sys/net/bridge ] ||
+        fail 'a node needs the kernel module br_netfilter: modprobe br_netfilter. It also makes packets on' \
+            'the bridges of this machine pass its own firewall (net.bridge.bridge-nf-call-iptables=1); a' \
+            'node does as well when that is 0 again'
+    grep -qw overlay /proc/filesystems ||
+        fail 'containers need the file system overlay: modprobe overlay'
+    local procs
+    for procs in /sys/fs/cgroup/{,*/}cgroup.procs; do
+        [ ! -w "$procs" ] || return 0
+    done
+    fail 'pods need cgroups: /sys/fs/cgroup has none here, or is mounted read-only'
+}
+
+# Before anything that takes long.
+case ${1:-} in
+    machine) machine; exit ;;
+    cluster) machine ;;
+esac
 
 command -v cargo >/dev/null ||
     fail "$(id -un) has no cargo; install Rust 1.91 or later, with rustup or from your distribution"

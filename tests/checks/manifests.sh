@@ -16,8 +16,8 @@ fail() { say "$*"; exit 1; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 deploy=$here/../../deploy
-# Where go.sh keeps a compiler.
-cache=${SFUNNEL_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/sfunnel}
+# shellcheck source=tests/go.sh
+. "$here/../go.sh"
 kubectl=${KUBECTL:-$("$here/../cluster/programs.sh")/kubectl}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -63,7 +63,6 @@ hardening=(
 check() {
     local programs folder name installation=() version
     command -v yq >/dev/null || fail 'jq or yq is missing: tests/setup.sh checks installs them'
-    . "$here/../go.sh"
     use_go
     programs=$("$here/programs.sh")
     mkdir "$scratch/schemas" "$scratch/rendered"

@@ -9,7 +9,8 @@ say() { printf 'checks: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${SFUNNEL_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/sfunnel}
+# shellcheck source=tests/go.sh
+. "$here/../go.sh"
 programs=(github.com/yannh/kubeconform github.com/zegl/kube-score)
 
 folder=$cache/checks
@@ -17,18 +18,12 @@ for module in "${programs[@]}"; do
     folder+=-${module##*/}-$(sed -n "s|^[[:space:]]*$module v\([^ ]*\).*|\1|p" "$here/go.mod")
 done
 
-if [ ! -d "$folder" ]; then
-    . "$here/../go.sh"
+build_all() {
     use_go
     say "building ${programs[*]##*/} (a minute)"
-    # A build that breaks off leaves nothing under the final name.
-    mkdir -p "$cache"
-    new=$(mktemp -d "$folder.new.XXXXXX")
-    trap 'rm -rf "$new"' EXIT
-    (cd "$here" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$new/" tool) ||
+    CGO_ENABLED=0 go -C "$here" build -trimpath -ldflags '-s -w' -o "$1/" tool ||
         fail "they could not be built; see what go says above"
-    chmod 755 "$new"
-    mv "$new" "$folder"
-    trap - EXIT
-fi
+}
+
+make_once "$folder" build_all
 printf '%s\n' "$folder"

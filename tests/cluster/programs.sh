@@ -12,7 +12,8 @@ say() { printf 'cluster: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${SFUNNEL_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/sfunnel}
+# shellcheck source=tests/go.sh
+. "$here/../go.sh"
 
 kubernetes=(kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet etcd)
 containerd=(containerd containerd-shim-runc-v2 ctr)
@@ -37,73 +38,74 @@ fi
 # The version of a module that a go.mod requires, without the v.
 pinned() { sed -n "s|^\(require\)\?[[:space:]]*$2 v\([^ ]*\).*|\2|p" "$here/$1/go.mod" | head -n 1; }
 
-version=${KUBERNETES_VERSION:-$(pinned kubernetes k8s.io/kubernetes)}
+pinned_version=$(pinned kubernetes k8s.io/kubernetes)
+version=${KUBERNETES_VERSION:-$pinned_version}
 version=${version#v}
-[[ $version =~ ^1\.[0-9]+\.[0-9]+$ ]] || fail "KUBERNETES_VERSION=$version is not like 1.36.3"
+[[ $version =~ ^1\.[0-9]+\.[0-9]+$ ]] || fail "KUBERNETES_VERSION=$version is not like $pinned_version"
 etcd_version=$(pinned kubernetes go.etcd.io/etcd/server/v3)
 containerd_version=$(pinned containerd github.com/containerd/containerd/v2)
 cni_version=$(pinned cni github.com/containernetworking/plugins)
 folder=$cache/cluster-kubernetes-$version-etcd-$etcd_version-containerd-$containerd_version-cni-$cni_version
 
-if [ -z "$(missing "$folder" "${kubernetes[@]}" "${containerd[@]}" "${cni[@]}")" ]; then
-    printf '%s\n' "$folder"
-    exit
-fi
+# Modules for another Kubernetes than the pinned one. Its own modules have its version, as v0; which others
+# it needs, and which of its own there are, its own go.mod says.
+other_kubernetes() {
+    local modules=$1
+    sed -E -e "s#([[:space:]]k8s\.io/[^ ]+) v([01])\.${pinned_version#1.}( |\$)#\1 v\2.${version#1.}\3#" \
+        -e '\#// indirect$# { \#[[:space:]](k8s\.io/kubernetes|go\.etcd\.io/etcd/server/v3) #!d }' \
+        "$here/kubernetes/go.mod" >"$modules/go.mod"
+    go -C "$modules" mod tidy ||
+        fail "the modules of Kubernetes $version do not fit together; see what go says above"
+}
 
-. "$here/../go.sh"
-use_go
+# `build MODULES OUTPUT PACKAGE FLAGS` builds one program, with these flags for the linker.
+build() {
+    go -C "$1" build -trimpath -ldflags "-s -w $4" -o "$2" "$3" ||
+        fail "$3 could not be built; see what go says above"
+}
 
-# A build that breaks off leaves nothing under the final name.
-mkdir -p "$cache"
-new=$(mktemp -d "$folder.new.XXXXXX")
-trap 'rm -rf "$new"' EXIT
-
-export CGO_ENABLED=0
-
-say "building Kubernetes $version and etcd $etcd_version (five to ten minutes on two cores)"
-modules=$here/kubernetes
-if [ "$version" != "$(pinned kubernetes k8s.io/kubernetes)" ]; then
-    modules=$new/modules
-    mkdir "$modules"
-    sed "s|v1\.36\.[0-9]*$|v$version|; s|v0\.36\.[0-9]*$|v0.${version#1.}|" "$here/kubernetes/go.mod" >"$modules/go.mod"
-    (cd "$modules" && go mod tidy) || fail "the modules of Kubernetes $version do not fit together; see what go says above"
-fi
-(
-    cd "$modules"
+build_kubernetes() {
+    local new=$1 modules=$here/kubernetes found flags='' variable program package
+    if [ "$version" != "$pinned_version" ]; then
+        modules=$new/modules
+        mkdir "$modules"
+        other_kubernetes "$modules"
+    fi
+    found=$(go -C "$modules" list -m -f '{{.Version}}' k8s.io/kubernetes)
+    [ "$found" = "v$version" ] || fail "the modules are those of Kubernetes $found, not of v$version"
     # Without its version the kubelet would call itself v0.0.0.
-    flags="-s -w"
     for variable in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
-        flags="$flags -X $variable.gitVersion=v$version -X $variable.gitMajor=1 -X $variable.gitMinor=$(cut -d. -f2 <<<"$version")"
+        flags+=" -X $variable.gitVersion=v$version -X $variable.gitMajor=1"
+        flags+=" -X $variable.gitMinor=$(cut -d. -f2 <<<"$version")"
     done
     for program in "${kubernetes[@]}"; do
         case $program in
             etcd) package=go.etcd.io/etcd/server/v3 ;;
             *) package=k8s.io/kubernetes/cmd/$program ;;
         esac
-        go build -trimpath -ldflags "$flags" -o "$new/$program" "$package"
+        build "$modules" "$new/$program" "$package" "$flags"
     done
-) || fail "Kubernetes $version could not be built; see what go says above"
-rm -rf "$new/modules"
+    rm -rf "$new/modules"
+}
 
-say "building containerd $containerd_version"
-(
-    cd "$here/containerd"
+build_all() {
+    local new=$1 program package
+    use_go
+    export CGO_ENABLED=0
+    say "building Kubernetes $version and etcd $etcd_version (five to ten minutes on two cores)"
+    build_kubernetes "$new"
+    say "building containerd $containerd_version"
     for program in "${containerd[@]}"; do
-        go build -trimpath -ldflags '-s -w' -o "$new/$program" "github.com/containerd/containerd/v2/cmd/$program"
+        build "$here/containerd" "$new/$program" "github.com/containerd/containerd/v2/cmd/$program" ''
     done
-) || fail "containerd $containerd_version could not be built; see what go says above"
-
-say "building the CNI plugins $cni_version"
-(
-    cd "$here/cni"
+    say "building the CNI plugins $cni_version"
     for program in "${cni[@]}"; do
-        package=$(go list -f '{{.ImportPath}}' tool | grep "/$program\$")
-        go build -trimpath -ldflags '-s -w' -o "$new/$program" "$package"
+        package=$(go -C "$here/cni" list -f '{{.ImportPath}}' tool | grep "/$program\$")
+        build "$here/cni" "$new/$program" "$package" ''
     done
-) || fail "the CNI plugins $cni_version could not be built; see what go says above"
+}
 
-chmod 755 "$new"
-rm -rf "$folder"
-mv "$new" "$folder"
-trap - EXIT
+make_once "$folder" build_all
+lacking=$(missing "$folder" "${kubernetes[@]}" "${containerd[@]}" "${cni[@]}")
+[ -z "$lacking" ] || fail "$folder lacks:$lacking; when no cluster runs, remove it and try again"
 printf '%s\n' "$folder"

@@ -27,15 +27,20 @@ if [ "${1:?a folder, or --name}" = --name ]; then
     exit
 fi
 
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
 sources=()
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources}; do
-    [ -s "$file" ] && sources+=("$file")
+    [ -s "$file" ] || continue
+    # The installer leaves a line about its disc, which nobody has in the drive any more.
+    sed '/^[[:space:]]*deb.*[[:space:]]cdrom:/d' "$file" >"$scratch/${file##*/}"
+    sources+=("$scratch/${file##*/}")
 done
 [ ${#sources[@]} -gt 0 ] || fail 'apt has no sources: nothing in /etc/apt/sources.list{,.d}'
 
 # How this machine fetches: proxies and the like.
-fetching=$(mktemp)
-trap 'rm -f "$fetching"' EXIT
+fetching=$scratch/apt.conf
 apt-config dump | grep -E '^Acquire::(http|https|Check-|Retries)' >"$fetching" || true
 
 # shellcheck disable=SC2016 # $1 is mmdebstrap's: the new root.

@@ -20,6 +20,8 @@ mod lab;
 mod load;
 #[path = "cluster/outside.rs"]
 mod outside;
+#[path = "cluster/overlays.rs"]
+mod overlays;
 #[path = "cluster/privileges.rs"]
 mod privileges;
 #[path = "cluster/workloads.rs"]

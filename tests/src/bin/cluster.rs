@@ -88,8 +88,8 @@ fn run(command: Command) -> Result<()> {
             } else {
                 Cluster::start_detached(&options, &std::env::current_exe()?)?;
             }
-            println!("export KUBECONFIG={}", Folder::named(&options.name).kubeconfig().display());
-            println!("export PATH={}:$PATH", options.programs.display());
+            println!("export KUBECONFIG='{}'", Folder::named(&options.name).kubeconfig().display());
+            println!("export PATH='{}':$PATH", options.programs.display());
             Ok(())
         }
         Command::Down { name } => {

@@ -9,6 +9,10 @@ use anyhow::{Context as _, Result, bail};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
+/// The controllers that the kubelet insists on where the machine has them (`cgroupManagerImpl.Validate`
+/// in its source).
+const KUBELETS: [&str; 5] = ["cpu", "cpuset", "memory", "hugetlb", "pids"];
+
 /// Makes the cgroup in every hierarchy. The kubelet puts its pods below it.
 ///
 /// # Errors
@@ -26,11 +30,15 @@ pub fn make(name: &str) -> Result<()> {
                 fs::write(folder.join(file), fs::read(hierarchy.join(file))?)?;
             }
         }
-        let controllers = folder.join("cgroup.controllers");
-        if let Ok(controllers) = fs::read_to_string(controllers) {
-            // In version 2 a controller is handed down by name.
-            for controller in controllers.split_whitespace() {
-                fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"))?;
+        if let Ok(all) = fs::read_to_string(hierarchy.join("cgroup.controllers")) {
+            // In version 2 a controller is handed down by name, from the root on, where systemd has
+            // enabled only what it uses itself.
+            for controller in all.split_whitespace().filter(|name| KUBELETS.contains(name)) {
+                for folder in [&hierarchy, &folder] {
+                    let file = folder.join("cgroup.subtree_control");
+                    fs::write(&file, format!("+{controller}"))
+                        .with_context(|| format!("writing +{controller} to {}", file.display()))?;
+                }
             }
         }
     }

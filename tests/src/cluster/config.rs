@@ -30,6 +30,8 @@ sandbox = "{PAUSE}"
 [plugins.'io.containerd.cri.v1.runtime']
 # Without CAP_SYS_RESOURCE no process may protect itself from the OOM killer.
 restrict_oom_score_adj = true
+# Its profile would stay in the machine's kernel.
+disable_apparmor = true
 
 [plugins.'io.containerd.cri.v1.runtime'.cni]
 bin_dirs = ["{programs}"]

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
@@ -26,7 +27,11 @@ pub fn serve(listener: TcpListener, netns: File, target: SocketAddr) -> Result<(
             return;
         }
         for client in listener.incoming() {
-            let Ok(client) = client else { continue };
+            let Ok(client) = client else {
+                // File descriptors are out: a connection has to end first.
+                thread::sleep(Duration::from_millis(100));
+                continue;
+            };
             // While the API server is down, its clients see a connection that ends.
             if let Ok(server) = TcpStream::connect(target) {
                 join(client, server);

@@ -3,13 +3,16 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{Folder, ProxyMode, UPLINK};
 use crate::netns::{Checked as _, Netns};
@@ -38,6 +41,8 @@ pub struct Cluster {
     folder: Folder,
     programs: PathBuf,
     supervisor: Option<Child>,
+    /// What the supervisor prints.
+    log: File,
 }
 
 impl Cluster {
@@ -84,23 +89,19 @@ impl Cluster {
             command.stdin(Stdio::null());
         }
         let child = command.spawn().with_context(|| format!("{}", supervisor.display()))?;
-        let mut cluster =
-            Self { folder, programs: options.programs.clone(), supervisor: Some(child) };
-        cluster.wait_until_ready(log)?;
+        let programs = options.programs.clone();
+        let mut cluster = Self { folder, programs, supervisor: Some(child), log };
+        cluster.wait_until_ready()?;
         Ok(cluster)
     }
 
-    fn wait_until_ready(&mut self, mut log: File) -> Result<()> {
+    fn wait_until_ready(&mut self) -> Result<()> {
         let start = Instant::now();
         let supervisor = self.supervisor.as_mut().expect("it was just started");
         while !self.folder.ready().exists() {
             if let Some(status) = supervisor.try_wait()? {
-                use std::io::{Read as _, Seek as _};
-                let mut text = String::new();
-                log.rewind()?;
-                log.read_to_string(&mut text)?;
                 self.supervisor = None;
-                bail!("the cluster could not be started ({status}):\n{text}");
+                bail!("the cluster could not be started ({status}):\n{}", self.last_words());
             }
             if start.elapsed() > START {
                 let log = fs::read_to_string(self.folder.logs().join("node.log"));
@@ -113,6 +114,25 @@ impl Cluster {
             sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// What the supervisor has printed so far.
+    fn last_words(&self) -> String {
+        let mut text = Vec::new();
+        let mut part = [0; 4096];
+        // Its position is the supervisor's too: it is left where it is.
+        while let Ok(count @ 1..) = self.log.read_at(&mut part, text.len() as u64) {
+            text.extend_from_slice(&part[..count]);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The error, and why the cluster is gone if it is.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        if self.folder.path().exists() {
+            return error;
+        }
+        error.context(format!("the cluster has ended: {}", self.last_words()))
     }
 
     /// Whether a cluster of that name is up.
@@ -132,8 +152,11 @@ impl Cluster {
         if !folder.path().exists() {
             return Ok(false);
         }
+        if !is_ours(&folder) {
+            bail!("{} belongs to another user", folder.path().display());
+        }
         if let Some(pid) = running_supervisor(&folder) {
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+            kill(pid, Signal::SIGTERM)?;
             let start = Instant::now();
             while running_supervisor(&folder).is_some() {
                 if start.elapsed() > STOP {
@@ -172,7 +195,19 @@ impl Cluster {
     ///
     /// What kubectl says.
     pub fn run(&self, line: &str) -> Result<String> {
-        self.kubectl().args(line.split_whitespace()).checked()
+        let mut kubectl = self.kubectl();
+        kubectl.args(line.split_whitespace()).checked().map_err(|error| self.explain(error))
+    }
+
+    /// The same with a flag whose value is a path: `-k` and a folder, `-f` and a file.
+    ///
+    /// # Errors
+    ///
+    /// What kubectl says.
+    pub fn run_with(&self, line: &str, flag: &str, path: &Path) -> Result<String> {
+        let mut kubectl = self.kubectl();
+        kubectl.args(line.split_whitespace()).arg(flag).arg(path);
+        kubectl.checked().map_err(|error| self.explain(error))
     }
 
     /// Applies manifests.
@@ -201,26 +236,6 @@ impl Cluster {
         Ok(fs::read_to_string(self.folder.node_pid())?.parse()?)
     }
 
-    /// Runs `task` on a thread of its own in the node's network.
-    ///
-    /// # Errors
-    ///
-    /// When the cluster is gone.
-    ///
-    /// # Panics
-    ///
-    /// If `task` does.
-    pub fn enter<T: Send>(&self, task: impl FnOnce() -> T + Send) -> Result<T> {
-        let netns = File::open(format!("/proc/{}/ns/net", self.pid()?))?;
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| -> Result<T> {
-                setns(netns, CloneFlags::CLONE_NEWNET)?;
-                Ok(task())
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
     /// Runs a command line in the node's network and mount namespaces.
     ///
     /// # Errors
@@ -240,26 +255,12 @@ impl Cluster {
     /// What `ip` says.
     pub fn connect(&self, netns: &Netns, address: &str) -> Result<()> {
         let pid = self.pid()?;
-        // As short as an interface's name has to be, and nobody else's.
-        let port = format!("up{}", netns.name().split('-').skip(1).take(2).collect::<String>());
+        // The node's namespace is its own: a number is enough.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let port = format!("outside{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let name = netns.name();
-        crate::netns::run(
-            "ip",
-            &[
-                "link",
-                "add",
-                "eth0",
-                "netns",
-                name,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                &port,
-                "netns",
-                &pid.to_string(),
-            ],
-        )?;
+        let line = format!("link add eth0 netns {name} type veth peer name {port} netns {pid}");
+        crate::netns::run("ip", &line.split_whitespace().collect::<Vec<_>>())?;
         self.on_node(&format!("ip link set {port} master {UPLINK} up"))?;
         netns.run(&format!("ip addr add {address} dev eth0"))?;
         netns.run("ip link set eth0 up")?;
@@ -271,13 +272,14 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let Some(mut supervisor) = self.supervisor.take() else { return };
-        // It sees the end of its standard input.
-        drop(supervisor.stdin.take());
+        let number = i32::try_from(supervisor.id()).expect("the kernel's numbers are smaller");
+        // Not waited for yet, so the number is still its own.
+        let _ = kill(Pid::from_raw(number), Signal::SIGTERM);
         let start = Instant::now();
         while start.elapsed() < STOP {
             if let Ok(Some(status)) = supervisor.try_wait() {
                 if !status.success() {
-                    eprintln!("the cluster ended badly: {status}");
+                    eprintln!("the cluster ended badly ({status}): {}", self.last_words());
                 }
                 return;
             }
@@ -286,14 +288,26 @@ impl Drop for Cluster {
         eprintln!("the supervisor of {} does not end; killing it", self.folder.path().display());
         let _ = supervisor.kill();
         let _ = supervisor.wait();
+        if let Err(error) = super::supervisor::remove(&self.folder) {
+            eprintln!("{error:#}");
+        }
     }
 }
 
+/// Whether the folder was made by the user who asks. Everybody may make folders beside it.
+fn is_ours(folder: &Folder) -> bool {
+    fs::metadata(folder.path()).is_ok_and(|found| found.uid() == nix::unistd::geteuid().as_raw())
+}
+
 /// The supervisor's process, if it still is the one that was recorded.
-fn running_supervisor(folder: &Folder) -> Option<nix::unistd::Pid> {
+fn running_supervisor(folder: &Folder) -> Option<Pid> {
+    if !is_ours(folder) {
+        return None;
+    }
     let pid = fs::read_to_string(folder.supervisor_pid()).ok()?.parse::<i32>().ok()?;
     let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     // Numbers are used again.
-    let ours = command_line.split(|byte| *byte == 0).any(|word| word == b"supervise");
-    ours.then(|| nix::unistd::Pid::from_raw(pid))
+    let words: Vec<_> = command_line.split(|byte| *byte == 0).collect();
+    let ours = words.starts_with(&[words[0], b"supervise", b"--name", folder.name().as_bytes()]);
+    ours.then(|| Pid::from_raw(pid))
 }

@@ -86,6 +86,9 @@ impl FromStr for ProxyMode {
     }
 }
 
+/// How names of folders and cgroups begin.
+const PREFIX: &str = "sfunnel-cluster-";
+
 /// The folder of one cluster, and what is where in it.
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
@@ -93,7 +96,7 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// The folder of the cluster of this name.
     pub fn named(name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("sfunnel-cluster-{name}")))
+        Self(std::env::temp_dir().join(format!("{PREFIX}{name}")))
     }
 
     /// The folder itself.
@@ -140,7 +143,12 @@ impl Folder {
 
     /// The cgroup of all pods, under the root of each hierarchy.
     fn cgroup(&self) -> String {
-        let name = self.0.file_name().expect("named() has put one there");
-        name.to_string_lossy().into_owned()
+        format!("{PREFIX}{}", self.name())
+    }
+
+    /// The cluster's name.
+    fn name(&self) -> &str {
+        let name = self.0.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.strip_prefix(PREFIX)).expect("named() has put it there")
     }
 }

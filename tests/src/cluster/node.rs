@@ -35,6 +35,7 @@ const MACHINE_WIDE: [(&str, &str); 6] = [
 /// Which step failed, or which program ended, and the end of its log.
 pub fn run(name: &str, programs: &Path, images: &[PathBuf]) -> Result<()> {
     let folder = Folder::named(name);
+    visible([folder.path(), programs].into_iter().chain(images.iter().map(PathBuf::as_path)))?;
     mounts(&folder)?;
     network()?;
 
@@ -77,12 +78,33 @@ pub fn run(name: &str, programs: &Path, images: &[PathBuf]) -> Result<()> {
     node.watch()
 }
 
+/// Folders in whose place the node has its own.
+const HIDDEN: [&str; 3] = ["/run", "/var/lib", "/var/log"];
+
+/// Fails for what the node can't see.
+fn visible<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    for path in paths {
+        let real =
+            path.canonicalize().with_context(|| format!("looking for {}", path.display()))?;
+        if HIDDEN.iter().any(|hidden| real.starts_with(hidden)) {
+            bail!(
+                "{} is below one of {}, where the node has folders of its own; set TMPDIR or \
+                 SFUNNEL_CACHE to another place, or move the clone",
+                path.display(),
+                HIDDEN.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
 fn mounts(folder: &Folder) -> Result<()> {
     mount(&["-t", "proc", "proc", "/proc"])?;
     // Sockets, network namespaces and locks of the node, not of the machine.
-    mount(&["-t", "tmpfs", "tmpfs", "/run"])?;
+    let [run, fixed @ ..] = HIDDEN;
+    mount(&["-t", "tmpfs", "tmpfs", run])?;
     // Paths that are fixed in the kubelet.
-    for path in ["/var/lib", "/var/log"] {
+    for path in fixed {
         let ours = folder.path().join(path.trim_start_matches('/').replace('/', "-"));
         fs::create_dir(&ours)?;
         mount(&["--bind", text(&ours)?, path])?;

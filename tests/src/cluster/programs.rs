@@ -9,7 +9,7 @@ use super::{API_PORT, Folder, NODE, NODE_NAME, POD_CIDR, SERVICE_CIDR};
 use crate::netns::Checked as _;
 
 /// What Debian has of a node: program and package.
-pub const FROM_DEBIAN: [(&str, &str); 7] = [
+const FROM_DEBIAN: [(&str, &str); 7] = [
     ("runc", "runc"),
     ("iptables", "iptables"),
     ("nft", "nftables"),

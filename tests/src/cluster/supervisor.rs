@@ -1,9 +1,10 @@
 //! What stands outside the node: it makes the folder and the cgroup, starts PID 1 of the node in new
 //! namespaces, lets the API server be reached, and takes everything away at the end.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
@@ -13,9 +14,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 
 use super::{API_PORT, Folder, NODE, Options, cgroup, config, forward, image, pki};
+use crate::netns::Checked as _;
 
 /// Makes the cluster, serves until SIGTERM or SIGINT (with `until_stdin_closes`, also until standard
 /// input ends), and removes every trace.
@@ -25,13 +28,15 @@ use super::{API_PORT, Folder, NODE, Options, cgroup, config, forward, image, pki
 /// What could not be made, or which program of the node ended by itself.
 pub fn run(options: &Options, until_stdin_closes: bool) -> Result<()> {
     // Before any other thread exists, so that all of them leave the signals to the one that waits.
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    let signals =
+        SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT]);
     signals.thread_block()?;
     let (send, events) = channel();
     listen_for_end(signals, until_stdin_closes, &send);
 
     let folder = Folder::named(&options.name);
-    fs::create_dir(folder.path()).with_context(|| {
+    // Keys are in it.
+    DirBuilder::new().mode(0o700).create(folder.path()).with_context(|| {
         format!(
             "making {}; if a cluster of that name is left behind, `make cluster-down` removes it",
             folder.path().display()
@@ -39,8 +44,11 @@ pub fn run(options: &Options, until_stdin_closes: bool) -> Result<()> {
     })?;
     fs::write(folder.supervisor_pid(), std::process::id().to_string())?;
     let result = serve(&folder, options, &send, &events);
-    let removed = remove(&folder);
-    result.and(removed)
+    match (result, remove(&folder)) {
+        (result, Ok(())) => result,
+        (Ok(()), Err(left)) => Err(left),
+        (Err(error), Err(left)) => Err(error.context(format!("{left:#}"))),
+    }
 }
 
 /// Why the supervisor stops waiting.
@@ -91,9 +99,11 @@ fn serve(
     });
 
     let result = wait(folder, pid, listener, events);
-    // unshare passes its own end on to PID 1, with which everything in the namespace ends.
-    let unshare = nix::unistd::Pid::from_raw(pid.try_into()?);
-    let _ = nix::sys::signal::kill(unshare, Signal::SIGKILL);
+    if !status.is_finished() {
+        // PID 1 itself: its end, for which unshare waits, is that of every process in the namespace.
+        let target = child_of(pid).unwrap_or(pid);
+        let _ = kill(Pid::from_raw(target.try_into()?), Signal::SIGKILL);
+    }
     let _ = status.join();
     result
 }
@@ -124,6 +134,9 @@ fn start_node(folder: &Folder, options: &Options) -> Result<Child> {
     command.spawn().context("starting unshare")
 }
 
+/// From one look for the node to the next.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// Waits until the node is ready, then until the end.
 fn wait(
     folder: &Folder,
@@ -133,7 +146,9 @@ fn wait(
 ) -> Result<()> {
     let mut listener = Some(listener);
     loop {
-        match events.recv_timeout(Duration::from_millis(50)) {
+        // Nobody says when the node is ready; after that there is nothing to look for.
+        let patience = if listener.is_some() { LOOK } else { Duration::MAX };
+        match events.recv_timeout(patience) {
             Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             Ok(Event::NodeEnded(status)) => {
                 let log = fs::read_to_string(folder.logs().join("node.log")).unwrap_or_default();
@@ -162,15 +177,23 @@ fn child_of(pid: u32) -> Option<u32> {
 
 /// Removes the folder and the cgroup. Nothing of the node may run any more.
 pub(super) fn remove(folder: &Folder) -> Result<()> {
-    cgroup::remove(&folder.cgroup())?;
-    if let Some(kept) = std::env::var_os("SFUNNEL_CLUSTER_LOGS") {
-        let kept = PathBuf::from(kept).join(folder.cgroup());
-        crate::netns::run("cp", &["-r", &path(&folder.logs())?, &path(&kept)?])?;
-    }
-    fs::remove_dir_all(folder.path())
-        .with_context(|| format!("removing {}", folder.path().display()))
+    // Each is tried, whatever became of the one before.
+    let kept = keep_logs(folder);
+    let cgroup = cgroup::remove(&folder.cgroup());
+    let removed = fs::remove_dir_all(folder.path())
+        .with_context(|| format!("removing {}", folder.path().display()));
+    kept.and(cgroup).and(removed)
 }
 
-fn path(path: &std::path::Path) -> Result<String> {
-    Ok(path.to_str().context("a path is not UTF-8")?.to_owned())
+/// Copies the logs to where somebody wants them.
+fn keep_logs(folder: &Folder) -> Result<()> {
+    let Some(kept) = std::env::var_os("SFUNNEL_CLUSTER_LOGS").map(PathBuf::from) else {
+        return Ok(());
+    };
+    if !folder.logs().exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(&kept).with_context(|| format!("making {}", kept.display()))?;
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(folder.logs()).arg(kept.join(folder.cgroup())).checked().map(drop)
 }

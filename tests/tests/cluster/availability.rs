@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::lab::{
-    Lab, SYSTEM, annotated_pod, in_both_modes, is_ready, loader, plain_pod, repository,
+    Lab, SYSTEM, annotated_pod, in_both_modes, is_ready, loader, opted_out_pod, plain_pod,
+    repository,
 };
 use crate::load::{Load, RATE};
 
@@ -24,6 +25,7 @@ fn no_call_fails_while_certificates_and_replicas_change(lab: &Lab) {
     lab.kubectl(&format!("-n {SYSTEM} scale deployment sfunnel-webhook --replicas=0"));
     no_replicas(lab);
     lab.kubectl(&format!("-n {SYSTEM} delete secret sfunnel-webhook-ca"));
+    let _restored = ShortLives(lab);
     lab.kubectl(&format!("-n {SYSTEM} set env deployment/sfunnel-webhook {SHORT_LIVES}"));
     lab.kubectl(&format!("-n {SYSTEM} scale deployment sfunnel-webhook --replicas=2"));
     lab.rolled_out(SYSTEM, "deployment/sfunnel-webhook");
@@ -36,7 +38,8 @@ fn no_call_fails_while_certificates_and_replicas_change(lab: &Lab) {
     assert_eq!(replicas.len(), 2);
     for pod in replicas {
         let name = pod["metadata"]["name"].as_str().expect("a name");
-        lab.kubectl(&format!("-n {SYSTEM} delete pod {name}"));
+        // Killed a second after SIGTERM, long before it has drained.
+        lab.kubectl(&format!("-n {SYSTEM} delete pod {name} --grace-period=1"));
         lab.rolled_out(SYSTEM, "deployment/sfunnel-webhook");
     }
     let killed = start.elapsed();
@@ -48,31 +51,43 @@ fn no_call_fails_while_certificates_and_replicas_change(lab: &Lab) {
     let rotated = start.elapsed();
     // A certificate of the new one is made by then, and the first ones of the old one are over.
     load.pass(10 * RATE as usize);
+    let wanted = start.elapsed().as_secs_f64() * f64::from(RATE);
     let outcome = load.stop();
+    assert!(outcome.injected as f64 > 0.9 * wanted, "{} of {wanted:.0}", outcome.injected);
     for pod in lab.replicas() {
         let name = pod["metadata"]["name"].as_str().expect("a name");
         let log = lab.kubectl(&format!("-n {SYSTEM} logs {name}"));
         let certificates = log.lines().filter(|line| line.contains(" certificate serial=")).count();
         assert!(certificates > 2, "{certificates} certificates:\n{log}");
     }
-    println!(
-        "{} admissions in {:?}: {} failed, the slowest took {:?}; both replicas deleted until {killed:?}, \
+    lab.report(format_args!(
+        "{} admissions in {:?}: {} failed, the slowest took {:?}; both replicas killed until {killed:?}, \
          restarted until {restarted:?}, a new CA signs after {rotated:?}",
         outcome.injected,
         start.elapsed(),
         outcome.failures.len(),
         outcome.slowest
-    );
+    ));
     outcome.assert_all_injected();
+}
 
-    let long = SHORT_LIVES.split(' ').map(|variable| {
-        let (name, _) = variable.split_once('=').expect("a variable");
-        format!("{name}-")
-    });
-    let long = long.collect::<Vec<_>>().join(" ");
-    lab.kubectl(&format!("-n {SYSTEM} set env deployment/sfunnel-webhook {long}"));
-    lab.kubectl(&format!("-n {SYSTEM} delete secret sfunnel-webhook-ca"));
-    lab.rolled_out(SYSTEM, "deployment/sfunnel-webhook");
+/// Takes the short lives back, also when the test has failed.
+struct ShortLives<'a>(&'a Lab);
+
+impl Drop for ShortLives<'_> {
+    fn drop(&mut self) {
+        let names: Vec<_> = SHORT_LIVES
+            .split(' ')
+            .filter_map(|variable| variable.split_once('='))
+            .map(|(name, _)| format!("{name}-"))
+            .collect();
+        let restore = format!("-n {SYSTEM} set env deployment/sfunnel-webhook {}", names.join(" "));
+        for line in [restore, format!("-n {SYSTEM} delete secret sfunnel-webhook-ca")] {
+            if let Err(error) = self.0.cluster().run(&line) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
 }
 
 /// The CA that signs the replicas' certificates.
@@ -99,6 +114,8 @@ fn without_replicas_only_annotated_pods_wait(lab: &Lab) {
     labelled.ready("app=plain", 1);
     lab.apply(&annotated_pod(unlabelled.name(), "annotated"));
     unlabelled.ready("app=annotated", 1);
+    lab.apply(&opted_out_pod(labelled.name(), "opted-out"));
+    labelled.ready("app=opted-out", 1);
 
     // It starts without its own help.
     lab.kubectl(&format!("-n {SYSTEM} scale deployment sfunnel-webhook --replicas=2"));
@@ -114,15 +131,15 @@ fn what_is_uninstalled_blocks_nobody(lab: &Lab) {
     let deploy = repository("deploy");
     let load = Load::start(lab.cluster(), &annotated_pod(namespace.name(), "load"));
     load.pass(50);
-    lab.kubectl(&format!("delete -k {}", deploy.display()));
+    lab.kubectl_with("delete", "-k", &deploy);
     load.pass(50);
     let outcome = load.stop();
-    println!(
+    lab.report(format_args!(
         "while it was uninstalled: {} injected, {} not, {} failed",
         outcome.injected,
         outcome.plain,
         outcome.failures.len()
-    );
+    ));
     assert_eq!(outcome.failures, []);
     assert!(outcome.injected > 0 && outcome.plain > 0);
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::lab::{Lab, annotated_pod, in_both_modes, plain_pod};
+use crate::lab::{Lab, annotated_pod, in_both_modes, opted_out_pod, plain_pod};
 
 in_both_modes! { nobody_but_annotated_pods_of_labelled_namespaces }
 
@@ -19,6 +19,7 @@ fn nobody_but_annotated_pods_of_labelled_namespaces(lab: &Lab) {
     let before = lab.calls();
     lab.apply(&annotated_pod(unlabelled.name(), "annotated"));
     lab.apply(&plain_pod(labelled.name(), "plain"));
+    lab.apply(&opted_out_pod(labelled.name(), "opted-out"));
     let mut other = plain_pod(labelled.name(), "other-annotations");
     other["metadata"]["annotations"] = json!({"example.com/sfunnel.io": "true"});
     lab.apply(&other);

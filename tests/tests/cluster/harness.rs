@@ -6,6 +6,8 @@ use std::process::Command;
 use tests::cluster::{Cluster, Options, ProxyMode, programs};
 use tests::netns::{Checked as _, run};
 
+use crate::lab::turn;
+
 fn options(name: &str) -> Options {
     Options {
         name: format!("test-{}-{name}", std::process::id()),
@@ -19,23 +21,26 @@ fn supervisor() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_cluster"))
 }
 
-/// What of the machine's own network a node would change if it could.
+/// What of the machine's own network a node would change if it could: without what changes by itself,
+/// such as counters and the lives of addresses.
 fn host_network() -> String {
     let look = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         run(words[0], &words[1..]).unwrap_or_else(|error| panic!("{error:#}"))
     };
     [
-        look("ip -o link show"),
-        look("ip -o addr show"),
-        look("ip route show table all"),
-        look("nft list ruleset"),
+        look("ip -brief link show"),
+        look("ip -brief addr show"),
+        look("ip -4 route show table all"),
+        look("ip -6 route show table all proto static"),
+        look("nft --stateless list ruleset"),
     ]
     .concat()
 }
 
 #[test]
 fn nothing_of_it_is_left_and_two_run_at_once() {
+    let _turn = turn();
     let before = host_network();
     let (one, two) = (options("one"), options("two"));
     let started = [&one, &two].map(|options| {
@@ -55,7 +60,10 @@ fn nothing_of_it_is_left_and_two_run_at_once() {
     for folder in folders {
         let name = folder.file_name().and_then(|name| name.to_str()).expect("a name");
         assert!(!folder.exists(), "{} is left behind", folder.display());
-        let cgroups = run("find", &["/sys/fs/cgroup", "-name", name]).expect("find");
+        let cgroups = Command::new("find")
+            .args(["/sys/fs/cgroup", "-maxdepth", "2", "-ignore_readdir_race", "-name", name])
+            .checked()
+            .expect("find");
         assert_eq!(cgroups, "", "cgroups are left behind");
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         assert!(!mounts.contains(name), "mounts are left behind:\n{mounts}");
@@ -87,6 +95,7 @@ fn a_part_that_is_missing_is_named() {
         "{error:#}"
     );
 
+    let _turn = turn();
     let broken = Options { programs: folder.path().to_owned(), ..options("broken") };
     let error = Cluster::start(&broken, supervisor()).map(drop).unwrap_err();
     assert!(format!("{error:#}").contains("starting kubelet"), "{error:#}");
@@ -95,6 +104,7 @@ fn a_part_that_is_missing_is_named() {
 
 #[test]
 fn a_program_that_ends_takes_the_node_with_it() {
+    let _turn = turn();
     let options = options("ending");
     let cluster =
         Cluster::start(&options, supervisor()).unwrap_or_else(|error| panic!("{error:#}"));

@@ -67,13 +67,13 @@ fn what_is_deleted_or_wiped_comes_back(lab: &Lab) {
         "the configuration is deleted and applied again",
         &|| {
             lab.kubectl("delete mutatingwebhookconfiguration sfunnel-webhook");
-            lab.kubectl(&format!("apply -k {}", repository("deploy").display()));
+            lab.kubectl_with("apply", "-k", &repository("deploy"));
         },
         &|| bundle(lab).is_some_and(|bundle| bundle == trusted),
     );
 
     for (what, took) in &table {
-        println!("{what:<50}{took:>10.1?}");
+        lab.report(format_args!("{what:<50}{took:>10.1?}"));
     }
     for (what, took) in table {
         assert!(took < SOON, "{what}: healed after {took:?} only");

@@ -1,5 +1,7 @@
 //! One cluster for each mode of kube-proxy, which the tests take turns on.
 
+use std::fmt::Display;
+use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::sleep;
@@ -19,7 +21,7 @@ pub const WEBHOOK: &str = "inject.sfunnel.io";
 pub const RULESET: &str = "ip tcp dport 80 sport 540 actions unfunnel tcp";
 
 /// A cluster that a test has to itself for a while.
-pub struct Lab(Cluster);
+pub struct Lab(Cluster, ProxyMode);
 
 static IPTABLES: Mutex<Option<Lab>> = Mutex::new(None);
 static NFTABLES: Mutex<Option<Lab>> = Mutex::new(None);
@@ -34,6 +36,12 @@ pub fn with(mode: ProxyMode, test: impl FnOnce(&Lab)) {
     let mut slot: MutexGuard<'_, _> = slot.lock().unwrap_or_else(|broken| broken.into_inner());
     let lab = slot.get_or_insert_with(|| Lab::start(mode, ""));
     test(lab);
+}
+
+/// A turn for a test of clusters themselves: a small machine has no memory for all of them at once.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
 /// A test in both modes, in whose names the mode comes last: two threads then work on both clusters.
@@ -79,7 +87,14 @@ impl Lab {
             images: images(),
         };
         let supervisor = Path::new(env!("CARGO_BIN_EXE_cluster"));
-        Self(Cluster::start(&options, supervisor).unwrap_or_else(|error| panic!("{error:#}")))
+        let cluster = Cluster::start(&options, supervisor);
+        Self(cluster.unwrap_or_else(|error| panic!("{error:#}")), mode)
+    }
+
+    /// Prints what was seen, also where the test passes.
+    pub fn report(&self, seen: impl Display) {
+        // Unlike println!, this is not captured.
+        writeln!(stdout(), "kube-proxy {}: {seen}", self.1).expect("standard output");
     }
 
     /// The cluster itself.
@@ -130,12 +145,18 @@ impl Lab {
         }
     }
 
-    /// Installs sfunnel as the README says, and waits until it serves. Does nothing where it is there.
+    /// Installs sfunnel as the README says, and waits until both replicas serve, and no other is left.
     #[track_caller]
     pub fn install(&self) {
-        let deploy = repository("deploy");
-        self.kubectl(&format!("apply -k {}", deploy.display()));
+        self.kubectl_with("apply", "-k", &repository("deploy"));
         self.rolled_out(SYSTEM, "deployment/sfunnel-webhook");
+        self.wait_for("replicas of before to end", || (self.replicas().len() == 2).then_some(()));
+    }
+
+    /// What kubectl prints, with a flag whose value is a path.
+    #[track_caller]
+    pub fn kubectl_with(&self, line: &str, flag: &str, path: &Path) -> String {
+        self.0.run_with(line, flag, path).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// Waits until all pods of a workload are new and ready.
@@ -293,5 +314,12 @@ pub fn annotated_pod(namespace: &str, name: &str) -> Value {
 pub fn plain_pod(namespace: &str, name: &str) -> Value {
     let mut pod = annotated_pod(namespace, name);
     pod["metadata"].as_object_mut().expect("metadata").remove("annotations");
+    pod
+}
+
+/// A pod that has rules, and wants none of them now.
+pub fn opted_out_pod(namespace: &str, name: &str) -> Value {
+    let mut pod = annotated_pod(namespace, name);
+    pod["metadata"]["annotations"]["sfunnel.io/inject"] = json!("false");
     pod
 }

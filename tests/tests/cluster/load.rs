@@ -42,7 +42,10 @@ pub struct Outcome {
 pub async fn client(cluster: &Cluster) -> Client {
     let kubeconfig = Kubeconfig::read_from(cluster.folder().kubeconfig()).expect("the kubeconfig");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    Client::try_from(config.expect("the kubeconfig")).expect("a client")
+    let mut config = config.expect("the kubeconfig");
+    // What fails has to be seen.
+    config.default_retry = false;
+    Client::try_from(config).expect("a client")
 }
 
 impl Load {

@@ -32,7 +32,7 @@ pub fn compare(rounds: usize) -> Result<()> {
         images: [image("webhook.tar")?, image("loader.tar")?, image("example.tar")?].into(),
     };
     let cluster = Cluster::start(&options, &supervisor()?)?;
-    cluster.run(&format!("apply -k {}", root.join("deploy").display()))?;
+    cluster.run_with("apply", "-k", &root.join("deploy"))?;
     cluster.run("-n sfunnel-system rollout status deployment/sfunnel-webhook --timeout=120s")?;
     cluster.run("label namespace default sfunnel.io/inject=enabled")?;
     for (name, annotations) in [
