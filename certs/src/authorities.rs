@@ -10,7 +10,7 @@
 use std::fmt;
 
 use rustls::pki_types::CertificateDer;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use crate::{Authority, AuthorityError, Bundle, Certificate, Policy, Published, Validity};
 
@@ -45,6 +45,8 @@ pub enum Change {
     Made(Certificate),
     /// What was known before is put back.
     PutBack(Certificate),
+    /// The CA stays, without what can't be read beside it.
+    Repaired(Certificate),
     /// A CA that follows the current one.
     Next(Certificate),
     /// The next CA signs from now on.
@@ -63,6 +65,7 @@ impl fmt::Display for Change {
         let (what, certificate) = match self {
             Self::Made(certificate) => ("a new CA signs", certificate),
             Self::PutBack(certificate) => ("the CA is put back", certificate),
+            Self::Repaired(certificate) => ("the CA stays, what is broken goes", certificate),
             Self::Next(certificate) => ("a new CA is announced", certificate),
             Self::Promoted(certificate) => ("the announced CA signs", certificate),
             Self::Missed(certificate) => ("the announced CA ended before its turn", certificate),
@@ -86,13 +89,9 @@ impl Authorities {
         published: Option<&Published>,
         now: OffsetDateTime,
     ) -> Result<Self, AuthorityError> {
-        let current = make(policy, now)?;
-        let known = published.into_iter().flat_map(Published::certificates);
-        let retired = known
-            .filter(|known| known.common_name() == COMMON_NAME)
-            .filter(|known| !known.validity().expired(now))
-            .collect();
-        Ok(Self { current, next: None, retired })
+        let mut made = Self { current: make(policy, now)?, next: None, retired: Vec::new() };
+        made.retire_trusted(published, now);
+        Ok(made)
     }
 
     pub(crate) fn from_parts(
@@ -130,6 +129,20 @@ impl Authorities {
     pub fn ended(&self, now: OffsetDateTime) -> bool {
         let ended = |authority: &Authority| authority.validity().expired(now);
         ended(&self.current) && self.next.as_ref().is_none_or(ended)
+    }
+
+    /// Has CAs of this kind that callers still trust be trusted until their end.
+    pub(crate) fn retire_trusted(
+        &mut self,
+        published: Option<&Published>,
+        now: OffsetDateTime,
+    ) -> Vec<Change> {
+        let known = published.into_iter().flat_map(Published::certificates);
+        known
+            .filter(|known| known.common_name() == COMMON_NAME)
+            .filter(|known| !known.validity().expired(now))
+            .filter_map(|known| self.retire(&known))
+            .collect()
     }
 
     /// Has `certificate` trusted until its end, if it isn't trusted anyhow.
@@ -187,11 +200,12 @@ impl Authorities {
         let current = self.current.validity();
         let successor = match (&self.next, next_carried_since) {
             (None, _) => current.renewal(),
-            (Some(_), Some(since)) => since + policy.ca_overlap(),
-            (Some(_), None) => current.not_after + Duration::SECOND,
+            (Some(_), Some(since)) => {
+                since.saturating_add(policy.ca_overlap()).min(current.urgency())
+            }
+            (Some(_), None) => current.over(),
         };
-        let ends =
-            self.retired.iter().map(|retired| retired.validity().not_after + Duration::SECOND);
+        let ends = self.retired.iter().map(|retired| retired.validity().over());
         ends.fold(successor, OffsetDateTime::min)
     }
 }

@@ -13,8 +13,9 @@ pub struct Policy {
 /// Why lifetimes make no sense together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// A CA has a successor in the last third of its life, and that one has to be known before.
-    #[error("the overlap of CAs has to be shorter than a third of a CA's life")]
+    /// A CA has a successor from two thirds of its life on, which signs from five sixths on at the
+    /// latest: what is to be known for longer would sign too early.
+    #[error("the overlap of CAs has to be shorter than a sixth of a CA's life")]
     Overlap,
     /// A certificate doesn't outlive its CA: in the end they would be renewed all the time.
     #[error("a certificate may live half as long as a CA at the most")]
@@ -33,7 +34,7 @@ impl Policy {
         certificate_lifetime: Duration,
         ca_overlap: Duration,
     ) -> Result<Self, PolicyError> {
-        if ca_overlap >= ca_lifetime / 3 {
+        if ca_overlap >= ca_lifetime / 6 {
             return Err(PolicyError::Overlap);
         }
         if certificate_lifetime > ca_lifetime / 2 {
@@ -69,8 +70,8 @@ mod tests {
             Policy::new(ca, certificate, overlap).map(|_| ())
         };
         assert_eq!(check(60, 15, 5), Ok(()));
-        assert_eq!(check(60, 30, 19), Ok(()));
-        assert_eq!(check(60, 31, 19), Err(PolicyError::Certificate));
-        assert_eq!(check(60, 30, 20), Err(PolicyError::Overlap));
+        assert_eq!(check(60, 30, 9), Ok(()));
+        assert_eq!(check(60, 31, 9), Err(PolicyError::Certificate));
+        assert_eq!(check(60, 30, 10), Err(PolicyError::Overlap));
     }
 }

@@ -105,13 +105,22 @@ impl Replica {
         let (found, complaint) = match stored {
             Stored::Nothing => (None, None),
             Stored::Authorities(found) => (Some(*found), None),
+            Stored::Damaged(found, error) => (Some(*found), Some(error)),
             Stored::Broken(error) => (None, Some(error)),
         };
         let mut changes = Vec::new();
         let usable = |authorities: &&Authorities| !authorities.ended(now);
         let mut wanted =
             match (found.as_ref().filter(usable), self.authorities.as_ref().filter(usable)) {
-                (Some(found), _) => found.clone(),
+                (Some(found), _) if complaint.is_none() => found.clone(),
+                (Some(found), known) => {
+                    let mut repaired = found.clone();
+                    changes.push(Change::Repaired(found.current().certificate().clone()));
+                    changes.extend(repaired.retire_trusted(published, now));
+                    let remembered = known.into_iter().flat_map(Authorities::retired);
+                    changes.extend(remembered.filter_map(|known| repaired.retire(known)));
+                    repaired
+                }
                 (None, Some(known)) => {
                     changes.push(Change::PutBack(known.current().certificate().clone()));
                     known.clone()
@@ -214,10 +223,15 @@ impl Replica {
                 false => NEVER,
             };
         }
-        // Callers have to know the other CA before they see its certificates.
-        let known =
-            self.carried.since(current).map_or(NEVER, |since| since + self.policy.ca_overlap());
-        known.max(current.validity().not_before).min(leaf.validity().urgency())
+        // Callers have to know the other CA before they see its certificates. While they don't, those of
+        // the former one are good to the last.
+        match self.carried.since(current) {
+            Some(since) => since
+                .saturating_add(self.policy.ca_overlap())
+                .max(current.validity().not_before)
+                .min(leaf.validity().urgency()),
+            None => leaf.validity().not_after,
+        }
     }
 
     fn next_carried_since(&self, authorities: &Authorities) -> Option<OffsetDateTime> {
@@ -245,7 +259,7 @@ mod tests {
     use time::Duration;
 
     use super::*;
-    use crate::Data;
+    use crate::{Authority, Data};
 
     const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH.saturating_add(Duration::days(20_000));
 
@@ -343,6 +357,39 @@ mod tests {
     }
 
     #[test]
+    fn a_ca_that_is_published_shortly_before_it_is_late_is_due_in_time() {
+        let mut alone = Alone::new();
+        alone.look_after(Duration::ZERO);
+        alone.publishing = false;
+        alone.look_after(Duration::days(20));
+        alone.publishing = true;
+        assert_eq!(alone.look_after(Duration::days(5) - Duration::MINUTE), []);
+        // In a minute it is late. The overlap would end in an hour.
+        assert_eq!(alone.replica.due(alone.now), Some(alone.now + Duration::MINUTE));
+        assert!(matches!(alone.look_after(Duration::MINUTE)[..], [Change::Promoted(_)]));
+    }
+
+    #[test]
+    fn former_cas_that_cant_be_read_are_taken_from_what_is_published() {
+        let mut alone = Alone::new();
+        alone.look_after(Duration::ZERO);
+        alone.look_after(Duration::days(20));
+        alone.look_after(Duration::HOUR);
+        let bundle = alone.replica.bundle().unwrap();
+        assert_eq!(bundle.certificates().len(), 2);
+        let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let secret = alone.secret.as_mut().unwrap();
+        let good = secret.insert("retired.crt".to_owned(), broken.to_vec()).unwrap();
+        // Nobody remembers.
+        alone.replica = Replica::new(alone.replica.policy, alone.replica.names.clone());
+        let changes = alone.look_after(Duration::SECOND);
+        assert!(matches!(changes[..], [Change::Repaired(_), Change::Retired(_)]), "{changes:?}");
+        assert_eq!(alone.replica.bundle().unwrap(), bundle);
+        assert_eq!(alone.secret.as_ref().unwrap()["retired.crt"], good);
+        assert_eq!(alone.look_after(Duration::SECOND), []);
+    }
+
+    #[test]
     fn the_announced_ca_signs_after_the_overlap_and_not_before() {
         let mut alone = Alone::new();
         alone.look_after(Duration::ZERO);
@@ -357,6 +404,60 @@ mod tests {
         assert_eq!(alone.look_after(Duration::days(10) - Duration::HOUR), []);
         let changes = alone.look_after(Duration::SECOND);
         assert_eq!(changes, [Change::Ended(former)]);
+    }
+
+    /// The configuration can't be read or changed, the Secret can.
+    #[test]
+    fn a_certificate_of_an_unknown_ca_waits_for_the_end_of_the_known_ones() {
+        let mut alone = Alone::new();
+        alone.look_after(Duration::ZERO);
+        let known = alone.issuer().clone();
+        alone.publishing = false;
+        let mut data = Data::new();
+        let policy = alone.replica.policy;
+        Authorities::new(&policy, None, alone.now).unwrap().write(&mut data);
+        alone.secret = Some(data);
+        // The certificate's last moment.
+        alone.look_after(Duration::days(3) - Duration::SECOND);
+        assert_eq!(*alone.issuer(), known);
+        assert_eq!(alone.replica.renewal_due(alone.now), Some(alone.now + Duration::SECOND));
+        alone.look_after(Duration::SECOND);
+        assert_ne!(*alone.issuer(), known);
+    }
+
+    #[test]
+    fn a_known_ca_that_replaces_another_signs_after_the_overlap() {
+        let mut alone = Alone::new();
+        alone.look_after(Duration::ZERO);
+        let known = alone.issuer().clone();
+        let mut data = Data::new();
+        let policy = alone.replica.policy;
+        Authorities::new(&policy, None, alone.now).unwrap().write(&mut data);
+        alone.secret = Some(data);
+        alone.look_after(Duration::SECOND);
+        alone.look_after(Duration::HOUR - Duration::SECOND);
+        assert_eq!(*alone.issuer(), known);
+        alone.look_after(Duration::SECOND);
+        assert_ne!(*alone.issuer(), known);
+    }
+
+    /// Such as someone's own CA that is put into the Secret, without an end.
+    #[test]
+    fn a_ca_may_end_with_the_calendar() {
+        let unending = || {
+            let validity = Validity { not_before: START, not_after: NEVER };
+            Authority::new("CA", validity).unwrap()
+        };
+        let mut alone = Alone::new();
+        let retired = vec![unending().certificate().clone()];
+        let mut data = Data::new();
+        Authorities::from_parts(unending(), Some(unending()), retired).write(&mut data);
+        alone.secret = Some(data);
+        alone.publishing = false;
+        alone.look_after(Duration::ZERO);
+        let due = alone.replica.due(alone.now);
+        assert_eq!(due, Some(START + Duration::days(2)), "that of the certificate");
+        assert_eq!(alone.replica.authorities.as_ref().unwrap().retired().len(), 1);
     }
 
     #[test]

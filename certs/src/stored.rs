@@ -20,6 +20,8 @@ pub enum Stored {
     Nothing,
     /// Authorities.
     Authorities(Box<Authorities>),
+    /// Authorities, but for former ones that can't be read. It will be overwritten.
+    Damaged(Box<Authorities>, StoredError),
     /// Something else. It will be overwritten.
     Broken(StoredError),
 }
@@ -56,7 +58,8 @@ impl Stored {
             return Self::Nothing;
         }
         match decode(data) {
-            Ok(authorities) => Self::Authorities(Box::new(authorities)),
+            Ok((authorities, None)) => Self::Authorities(Box::new(authorities)),
+            Ok((authorities, Some(error))) => Self::Damaged(Box::new(authorities), error),
             Err(error) => Self::Broken(error),
         }
     }
@@ -79,12 +82,17 @@ impl Authorities {
     }
 }
 
-fn decode(data: &Data) -> Result<Authorities, StoredError> {
+/// The authorities, and what is wrong with former ones: they don't sign, so the others are good.
+fn decode(data: &Data) -> Result<(Authorities, Option<StoredError>), StoredError> {
     let current = authority(data, CURRENT_CERTIFICATE, CURRENT_KEY)?;
     let current = current.ok_or(StoredError::Missing(CURRENT_CERTIFICATE))?;
     let next = authority(data, NEXT_CERTIFICATE, NEXT_KEY)?;
     let retired = data.get(RETIRED).map(Vec::as_slice).unwrap_or_default();
-    Ok(Authorities::from_parts(current, next, Certificate::all_from_pem(retired)?))
+    let (retired, complaint) = match Certificate::all_from_pem(retired) {
+        Ok(retired) => (retired, None),
+        Err(error) => (Vec::new(), Some(error.into())),
+    };
+    Ok((Authorities::from_parts(current, next, retired), complaint))
 }
 
 fn authority(
@@ -147,6 +155,17 @@ mod tests {
     }
 
     #[test]
+    fn former_cas_that_are_broken_spoil_nothing_else() {
+        let mut data = full();
+        let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        data.insert("retired.crt".to_owned(), broken.to_vec());
+        let Stored::Damaged(read, error) = Stored::read(&data) else { panic!("not damaged") };
+        assert!(error.to_string().starts_with("retired.crt: a certificate can't be read: "));
+        assert_eq!(read.current().certificate().pem().as_bytes(), data["ca.crt"]);
+        assert_eq!(read.bundle().certificates().len(), 2);
+    }
+
+    #[test]
     fn what_is_broken_is_refused_as_a_whole() {
         #[track_caller]
         fn check(change: impl Fn(&mut Data), expect: &str) {
@@ -166,10 +185,6 @@ mod tests {
         check(put("ca.crt", b""), "ca.crt and ca.key: the CA certificate is no PEM certificate: ");
         check(put("ca.key", b"\xff"), "ca.key is not text");
         check(put("ca.key", b"-"), "ca.crt and ca.key: the CA key is no PEM private key: ");
-        check(
-            put("retired.crt", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-            "retired.crt: a certificate can't be read: ",
-        );
         let swap = |data: &mut Data| {
             let key = data["next.key"].clone();
             data.insert("ca.key".to_owned(), key);

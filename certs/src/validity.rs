@@ -18,7 +18,7 @@ impl Validity {
     /// From `now`, less [`CLOCK_SKEW`], to `now + lifetime`, in whole seconds as certificates have them.
     pub fn starting(now: OffsetDateTime, lifetime: Duration) -> Self {
         let now = now.truncate_to_second();
-        Self { not_before: now - CLOCK_SKEW, not_after: now + lifetime }
+        Self { not_before: now.saturating_sub(CLOCK_SKEW), not_after: now.saturating_add(lifetime) }
     }
 
     /// Whether `now` lies within.
@@ -31,15 +31,21 @@ impl Validity {
         now > self.not_after
     }
 
+    /// The first second after it. The last one that a certificate can have, in the year 9999, has none:
+    /// certificates that don't end bear it (RFC 5280, section 4.1.2.5).
+    pub(crate) fn over(&self) -> OffsetDateTime {
+        self.not_after.saturating_add(Duration::SECOND)
+    }
+
     /// When two thirds of the life are over: time for the successor. What begins [`CLOCK_SKEW`] before
     /// its issue, as [`Self::starting`] makes it, lives from its issue.
     pub fn renewal(&self) -> OffsetDateTime {
-        self.not_after - self.lifetime() / 3
+        self.not_after.saturating_sub(self.lifetime() / 3)
     }
 
     /// When five sixths of the life are over: the successor is late, and has to be taken as it is.
     pub fn urgency(&self) -> OffsetDateTime {
-        self.not_after - self.lifetime() / 6
+        self.not_after.saturating_sub(self.lifetime() / 6)
     }
 
     fn lifetime(&self) -> Duration {

@@ -34,6 +34,16 @@ fn years_pass_without_a_failed_call() {
 }
 
 #[test]
+fn of_all_that_start_at_once_one_makes_the_ca() {
+    for seed in 0..200 {
+        let mut world = World::new(seed, [policy(); 3]);
+        world.run(Duration::MINUTE);
+        assert!(matches!(world.changes[..], [Change::Made(_)]), "seed {seed}: {world:?}");
+        assert_eq!(world.writes, 1, "seed {seed}");
+    }
+}
+
+#[test]
 fn shortest_lives_work_as_well() {
     let policy = Policy::new(Duration::seconds(60), Duration::seconds(15), Duration::seconds(5));
     let mut world = World::new(2, [policy.unwrap(); 3]);

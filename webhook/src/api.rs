@@ -53,6 +53,8 @@ pub fn client() -> Result<(Client, String), NoCluster> {
     http.set_connect_timeout(Some(CONNECT_TIMEOUT));
     // A watch is silent for minutes; that its peer is gone without a word shows earlier.
     http.set_keepalive(Some(KEEPALIVE));
+    http.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    http.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
     let connector = Connector { http, ca_file: folder.join("ca.crt") };
     let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
     let authorized = Authorized { client, token_file: folder.join("token") };
@@ -62,6 +64,8 @@ pub fn client() -> Result<(Client, String), NoCluster> {
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Adds the service account's token to requests.
 struct Authorized {
@@ -131,10 +135,14 @@ fn https(config: ClientConfig, http: HttpConnector) -> HttpsConnector<HttpConnec
 }
 
 fn trusting(ca_file: &Path) -> Result<ClientConfig, Error> {
+    let pem = read(ca_file)?;
+    let ders: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let ders = ders.map_err(|error| format!("{}: {error}", ca_file.display()))?;
+    // One that this TLS library can't use doesn't make the others useless.
     let mut roots = RootCertStore::empty();
-    for der in CertificateDer::pem_slice_iter(&read(ca_file)?) {
-        let der = der.map_err(|error| format!("{}: {error}", ca_file.display()))?;
-        roots.add(der).map_err(|error| format!("{}: {error}", ca_file.display()))?;
+    if let (0, unusable) = roots.add_parsable_certificates(ders) {
+        let path = ca_file.display();
+        return Err(format!("{path}: no usable certificate, and {unusable} others").into());
     }
     Ok(ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?
@@ -176,6 +184,10 @@ mod tests {
         assert!(missing.ends_with("ca.crt: No such file or directory (os error 2)"), "{missing}");
         std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
             .unwrap();
-        assert!(trusting(&path).unwrap_err().to_string().contains("ca.crt: "));
+        let unusable = trusting(&path).unwrap_err().to_string();
+        assert!(unusable.ends_with("ca.crt: no usable certificate, and 1 others"), "{unusable}");
+        std::fs::write(&path, "").unwrap();
+        let empty = trusting(&path).unwrap_err().to_string();
+        assert!(empty.ends_with("ca.crt: no usable certificate, and 0 others"), "{empty}");
     }
 }

@@ -64,8 +64,8 @@ struct TlsArgs {
     #[arg(long, env = "SFUNNEL_CERTIFICATE_LIFETIME", value_name = "SECONDS", value_parser = in_range(15, MAX_LIFETIME))]
     certificate_lifetime: Option<u64>,
 
-    /// Seconds that the next CA is published before it signs. API servers have to hear of it meanwhile.
-    /// [default: 3600]
+    /// Seconds that the next CA is published before it signs, less than a sixth of --ca-lifetime. API
+    /// servers have to hear of it meanwhile. [default: 3600]
     #[arg(long, env = "SFUNNEL_CA_OVERLAP", value_name = "SECONDS", value_parser = in_range(1, MAX_LIFETIME))]
     ca_overlap: Option<u64>,
 
@@ -128,12 +128,14 @@ struct ServeArgs {
     #[arg(long, env = "SFUNNEL_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
     handshake_timeout: u64,
 
-    /// Seconds for a request's header.
+    /// Seconds from the TLS handshake to the first byte of a request; on the plain port, for a request's
+    /// header.
     #[arg(long, env = "SFUNNEL_HEADER_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
     header_timeout: u64,
 
-    /// Seconds for a request's body.
-    #[arg(long, env = "SFUNNEL_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
+    /// Seconds for a request's body. It should stay below the timeoutSeconds of the webhook
+    /// configuration, so that API servers hear what is wrong.
+    #[arg(long, env = "SFUNNEL_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = 4, value_parser = in_range(1, 300))]
     body_timeout: u64,
 
     /// Seconds from SIGTERM until no more connections are accepted. /readyz fails meanwhile.
@@ -438,8 +440,8 @@ mod tests {
             check(&flags, &format!("{flag} does nothing with --self-signed"));
         }
         check(
-            &["--ca-lifetime", "10800", "--certificate-lifetime", "60"],
-            "the overlap of CAs has to be shorter than a third of a CA's life (--ca-lifetime, --certificate-lifetime, --ca-overlap)",
+            &["--ca-lifetime", "21600", "--certificate-lifetime", "60"],
+            "the overlap of CAs has to be shorter than a sixth of a CA's life (--ca-lifetime, --certificate-lifetime, --ca-overlap)",
         );
         check(
             &["--certificate-lifetime", "31536000"],

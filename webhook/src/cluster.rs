@@ -1,8 +1,8 @@
 //! The two objects of the cluster that certificates need, and what is done with them.
 //!
 //! Every request names the object that it is about, watches included, so rules by `resourceNames` are
-//! all that the service account needs: `get`, `list`, `watch`, `create` and `patch` for the Secret,
-//! `get`, `list`, `watch` and `patch` for the configuration.
+//! all that the service account needs: `get`, `watch`, `create` and `patch` for the Secret, `get`,
+//! `watch` and `patch` for the configuration. Nothing is listed.
 //!
 //! Objects are patched, never replaced: what this program doesn't know of stays in them.
 
@@ -45,7 +45,7 @@ pub trait Cluster: Send + Sync + 'static {
     /// Reads the Secret.
     fn secret(&self) -> impl Future<Output = Result<Option<Stored>, ClusterError>> + Send;
 
-    /// Makes the Secret without anything in it, unless it is there.
+    /// Makes the Secret without anything in it. One that is there stays as it is, and is returned.
     fn create_secret(&self) -> impl Future<Output = Result<Stored, ClusterError>> + Send;
 
     /// Replaces the data of the Secret, unless someone has changed it since it was `found`.
@@ -66,12 +66,20 @@ pub struct Configuration {
 }
 
 /// The Secret, as it was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Stored {
     /// Its `resourceVersion`.
     pub version: String,
     /// Its data.
     pub data: Data,
+}
+
+/// Without values: keys are among them.
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.data.keys().collect();
+        f.debug_struct("Stored").field("version", &self.version).field("names", &names).finish()
+    }
 }
 
 impl Configuration {
@@ -346,3 +354,15 @@ where
 
 /// What lasts longer than this doesn't count as failed.
 const LASTING: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_tell_its_values() {
+        let data = Data::from([("ca.key".to_owned(), b"hidden".to_vec())]);
+        let stored = Stored { version: "7".to_owned(), data };
+        assert_eq!(format!("{stored:?}"), r#"Stored { version: "7", names: ["ca.key"] }"#);
+    }
+}

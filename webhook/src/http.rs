@@ -41,8 +41,8 @@ pub struct Admission {
     pub max_reviews: usize,
 }
 
-/// How long a request waits for its turn. The API server gives up after 10 s, unless it is told
-/// otherwise; it had better hear what is wrong before.
+/// How long a request waits for its turn. The API server gives up after 5 s, as the manifests tell it;
+/// it had better hear what is wrong before.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A request that is not answered with a decision.

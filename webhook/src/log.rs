@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Subscriber, error, info, warn};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Config;
@@ -43,11 +45,14 @@ pub fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_ansi(false);
+    // kube's client logs answers that it can't read as a whole, and a Secret may be among them. Its errors
+    // come back to us and have lines of ours.
+    let targets = Targets::new().with_default(level).with_target("kube_client", LevelFilter::OFF);
+    let subscriber = tracing_subscriber::registry().with(targets);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     match format {
-        Format::Text => Box::new(subscriber.finish()),
-        Format::Json => Box::new(subscriber.json().flatten_event(true).finish()),
+        Format::Text => Box::new(subscriber.with(lines)),
+        Format::Json => Box::new(subscriber.with(lines.json().flatten_event(true))),
     }
 }
 
@@ -121,6 +126,21 @@ pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    #[test]
+    fn answers_of_the_cluster_are_not_logged() {
+        for format in [Format::Text, Format::Json] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let subscriber = subscriber(format, LevelFilter::TRACE, writer);
+            tracing::subscriber::with_default(subscriber, || {
+                warn!(target: "kube_client::client", "a whole Secret");
+                warn!("ours");
+            });
+            let lines = lines.take();
+            assert!(lines.contains("ours") && !lines.contains("Secret"), "{lines}");
+        }
+    }
 
     /// Keeps log lines.
     #[derive(Clone, Default)]

@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::backoff::{Backoff, jittered};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterError, Stored};
+use crate::cluster::{Cluster, ClusterError, Doing, Stored};
 use crate::served::Served;
 
 /// From one look to the next when nothing happens: a watch may be deaf.
@@ -72,6 +72,11 @@ impl<C: Cluster> Manager<C> {
                     backoff.reset();
                     self.until(self.replica.due(self.clock.now())).min(jittered(INTERVAL))
                 }
+                // Another attempt to make a certificate would fail as well.
+                Err(error @ LookError::Authority(_)) => {
+                    error.log();
+                    backoff.delay()
+                }
                 Err(error) => {
                     error.log();
                     // A certificate can be renewed without the cluster.
@@ -118,15 +123,12 @@ impl<C: Cluster> Manager<C> {
         self.log_configured(configuration.is_some());
         let published = published.unwrap_or(Published::Absent);
         self.replica.note_published(&published, self.clock.now());
-        // Without knowing what is in the Secret now, it is only seen to that calls succeed: others may
-        // have published something newer.
-        let right = |bundle: &Bundle| match &agreed {
-            Ok(()) => published.is(bundle),
-            Err(_) => bundle.certificates().first().is_none_or(|ca| published.carries(ca)),
+        let wanted = match &agreed {
+            Ok(()) => self.replica.bundle().filter(|bundle| !published.is(bundle)),
+            Err(_) => self.least(&published),
         };
         if let Some(configuration) = configuration
-            && let Some(bundle) = self.replica.bundle()
-            && !right(&bundle)
+            && let Some(bundle) = wanted
         {
             self.renewing(cluster.publish(&configuration, &bundle)).await?;
             let serials: Vec<_> = bundle.certificates().iter().map(Certificate::serial).collect();
@@ -134,6 +136,16 @@ impl<C: Cluster> Manager<C> {
             self.replica.note_published(&published.updated(&bundle), self.clock.now());
         }
         agreed
+    }
+
+    /// Without knowing what is in the Secret now, it is only seen to that calls succeed: others may have
+    /// published something newer, so nothing is taken away. Nothing to do is `None`.
+    fn least(&self, published: &Published) -> Option<Bundle> {
+        let issuer = &self.replica.leaf()?.issuer;
+        if issuer.validity().expired(self.clock.now()) || published.carries(issuer) {
+            return None;
+        }
+        Some([issuer.clone()].into_iter().chain(published.certificates()).collect())
     }
 
     /// Makes the Secret what it should be.
@@ -146,7 +158,7 @@ impl<C: Cluster> Manager<C> {
         };
         let plan = self.replica.plan(stored, published, self.clock.now())?;
         if let Some(complaint) = plan.complaint() {
-            warn!("the Secret holds no usable CA and is overwritten: {complaint}");
+            warn!("the Secret can't be used as it is and is overwritten: {complaint}");
         }
         let written = self.write(found, &plan).await;
         self.replica.agree(plan, written.is_ok());
@@ -158,7 +170,16 @@ impl<C: Cluster> Manager<C> {
         let cluster = Arc::clone(&self.cluster);
         let found = match found {
             Some(found) => found,
-            None => self.renewing(cluster.create_secret()).await?,
+            None => {
+                let made = self.renewing(cluster.create_secret()).await?;
+                // The plan is for a Secret with nothing in it. Meanwhile another replica may have made it
+                // and written its CA, which must not be lost.
+                if !matches!(certs::Stored::read(&made.data), certs::Stored::Nothing) {
+                    let doing = Doing { what: "creating", object: "the Secret".to_owned() };
+                    return Err(ClusterError::Conflict(doing).into());
+                }
+                made
+            }
         };
         let mut data = found.data.clone();
         wanted.write(&mut data);
@@ -176,7 +197,12 @@ impl<C: Cluster> Manager<C> {
             let due = self.until(self.replica.renewal_due(self.clock.now()));
             match timeout(due.max(PAUSE), &mut request).await {
                 Ok(answer) => return answer,
-                Err(_) => self.renew().unwrap_or_else(|error| error.log()),
+                Err(_) => {
+                    if let Err(error) = self.renew() {
+                        error.log();
+                        return request.await;
+                    }
+                }
             }
         }
     }
@@ -207,7 +233,7 @@ impl<C: Cluster> Manager<C> {
 mod tests {
     use std::sync::Mutex;
 
-    use certs::{Authority, Data, Validity};
+    use certs::{Authorities, Authority, Data, Validity};
     use rustls::RootCertStore;
     use rustls::client::WebPkiServerVerifier;
     use rustls::client::danger::ServerCertVerifier;
@@ -219,7 +245,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::cluster::{Configuration, Doing};
+    use crate::cluster::Configuration;
     use crate::served::Unready;
 
     const START: OffsetDateTime =
@@ -239,6 +265,9 @@ mod tests {
         down: bool,
         /// The Secret can't be read.
         forbidden: bool,
+        /// What someone else writes to the Secret just before it is created.
+        faster: Option<Data>,
+        requests: usize,
         writes: usize,
         publications: usize,
         conflicts: usize,
@@ -285,6 +314,7 @@ mod tests {
         ) -> Result<T, ClusterError> {
             let way = || sleep(Duration::from_millis(fastrand::u64(1..20)));
             way().await;
+            self.state(|state| state.requests += 1);
             if self.state(|state| state.down) {
                 sleep(Duration::from_secs(10)).await;
                 let problem = "no answer".to_owned();
@@ -297,8 +327,12 @@ mod tests {
 
         /// Starts a replica.
         fn start(&self, clock: &Clock, watching: bool) -> Started {
-            let served = Arc::new(Served::new(clock.clone()));
             let names = vec![Name::try_from("sfunnel-webhook.sfunnel-system.svc").unwrap()];
+            self.start_for(names, clock, watching)
+        }
+
+        fn start_for(&self, names: Vec<Name>, clock: &Clock, watching: bool) -> Started {
+            let served = Arc::new(Served::new(clock.clone()));
             let manager =
                 Manager::new(self.clone(), policy(), names, clock.clone(), Arc::clone(&served));
             let changed = Arc::new(Notify::new());
@@ -354,6 +388,9 @@ mod tests {
 
         async fn create_secret(&self) -> Result<Stored, ClusterError> {
             self.request(|state| {
+                if let Some(data) = state.faster.take() {
+                    state.set_secret(Some(data));
+                }
                 if state.secret.is_none() {
                     state.set_secret(Some(Data::new()));
                 }
@@ -465,6 +502,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn of_many_that_start_at_once_one_makes_the_ca() {
+        // Who is when faster than whom is up to chance.
+        for _ in 0..30 {
+            let (fake, clock) = (Fake::new(), clock());
+            let replicas = [(); 8].map(|()| fake.start(&clock, true));
+            all_ready(&replicas).await;
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(fake.state(|state| state.writes), 1);
+            assert_eq!(fake.state(|state| state.publications), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ca_that_was_written_meanwhile_is_not_overwritten() {
+        let (fake, clock) = (Fake::new(), clock());
+        let mut data = Data::new();
+        Authorities::new(&policy(), None, START).unwrap().write(&mut data);
+        fake.state(|state| state.faster = Some(data.clone()));
+        let replicas = [fake.start(&clock, true)];
+        all_ready(&replicas).await;
+        assert_eq!(fake.state(|state| state.secret.clone().unwrap().data), data);
+        assert_eq!(fake.state(|state| state.writes), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_others_break_heals() {
         let (fake, clock) = (Fake::new(), clock());
         let replicas = [(); 2].map(|()| fake.start(&clock, true));
@@ -513,6 +575,10 @@ mod tests {
 
         let validity = Validity::starting(START, time::Duration::DAY);
         let others = Authority::new("others", validity).unwrap().certificate().pem();
+        fake.state(|state| state.set_configuration(Some(vec![others.clone().into_bytes(); 2])));
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(bundles(), vec![[own[0].as_slice(), others.as_bytes()].concat(); 2]);
+
         let more = vec![[own[0].as_slice(), others.as_bytes()].concat(); 2];
         fake.state(|state| state.set_configuration(Some(more.clone())));
         sleep(Duration::from_secs(2)).await;
@@ -520,6 +586,29 @@ mod tests {
         fake.state(|state| state.forbidden = false);
         sleep(Duration::from_secs(31)).await;
         assert_eq!(bundles(), own);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ca_that_has_ended_is_not_published_again() {
+        let (fake, clock) = (Fake::new(), clock());
+        let replicas = [fake.start(&clock, true)];
+        all_ready(&replicas).await;
+        fake.state(|state| state.forbidden = true);
+        sleep(Duration::from_secs(62)).await;
+        fake.state(|state| state.set_configuration(Some(vec![Vec::new(); 2])));
+        sleep(Duration::from_secs(62)).await;
+        let configuration = fake.state(|state| state.configuration.clone().unwrap());
+        assert!(configuration.bundles.iter().all(Vec::is_empty));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn certificates_that_cant_be_made_are_tried_less_and_less_often() {
+        let (fake, clock) = (Fake::new(), clock());
+        // For no name there is none.
+        let _replica = fake.start_for(Vec::new(), &clock, true);
+        sleep(Duration::from_secs(60)).await;
+        let requests = fake.state(|state| state.requests);
+        assert!((10..60).contains(&requests), "{requests}");
     }
 
     #[tokio::test(start_paused = true)]

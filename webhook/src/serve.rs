@@ -34,7 +34,7 @@ pub struct Options {
     pub max_connections: usize,
     /// For a TLS handshake.
     pub handshake_timeout: Duration,
-    /// For the first byte after the handshake, and for a request's header (HTTP/1.1).
+    /// For the first byte after the handshake. On the health port, for a request's header.
     pub header_timeout: Duration,
     /// From the signal to stop until nothing new is accepted: endpoints take time to catch up.
     pub drain_delay: Duration,
@@ -171,7 +171,7 @@ async fn serve_health(listener: TcpListener, router: Router, options: Options) -
     loop {
         let slot = acquire(&slots).await;
         let stream = accept(&listener).await;
-        let builder = http_builder(Protocol::Http1, &options);
+        let builder = http_builder(Protocol::Http1, options.header_timeout);
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
             if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
@@ -245,7 +245,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let builder = http_builder(protocol, &self.options);
+        let builder = http_builder(protocol, IDLE_TIMEOUT);
         let service = TowerToHyperService::new(self.router);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         self.watcher.watch(connection.into_owned()).await
@@ -258,9 +258,17 @@ enum Protocol {
     Http2,
 }
 
-fn http_builder(protocol: Protocol, options: &Options) -> auto::Builder<TokioExecutor> {
+/// From one answer to the end of the next request's header (HTTP/1.1).
+///
+/// hyper counts idle time as time for the next header. Go's client keeps an idle connection for 90 s and
+/// doesn't send a POST again that meets the end of one, so the pod would be refused: the limit has to be
+/// longer. The price is that a slow header may take as long; what it holds is one connection of
+/// [`Options::max_connections`].
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+fn http_builder(protocol: Protocol, header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
     builder
         .http2()
         .timer(TokioTimer::new())

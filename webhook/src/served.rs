@@ -21,6 +21,8 @@ pub struct Served {
 #[derive(Clone, Debug)]
 struct State {
     certified: Option<Arc<CertifiedKey>>,
+    /// The first second of what is shown.
+    not_before: Option<OffsetDateTime>,
     readiness: Readiness,
 }
 
@@ -36,13 +38,16 @@ pub enum Unready {
     /// API servers refuse what is shown.
     #[error("the certificate expired at {0}")]
     Expired(OffsetDateTime),
+    /// API servers refuse what is shown, if their clocks are right.
+    #[error("the certificate is not valid before {0}; is the node's clock right?")]
+    NotYetValid(OffsetDateTime),
 }
 
 impl Served {
     /// Nothing to show yet.
     pub fn new(clock: Clock) -> Self {
-        let state = State { certified: None, readiness: Readiness::NoCertificate };
-        Self { clock, state: RwLock::new(state) }
+        let readiness = Readiness::NoCertificate;
+        Self { clock, state: RwLock::new(State { certified: None, not_before: None, readiness }) }
     }
 
     /// Shows `pair` from now on. Clients trust it until its end.
@@ -52,7 +57,8 @@ impl Served {
 
     /// Shows `pair` from now on.
     pub fn set(&self, pair: Option<&Pair>, readiness: Readiness) {
-        let state = State { certified: pair.map(Pair::certified_key), readiness };
+        let not_before = pair.map(|pair| pair.validity().not_before);
+        let state = State { certified: pair.map(Pair::certified_key), not_before, readiness };
         // A state is replaced as a whole, so a panic leaves none half-written.
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
@@ -64,11 +70,15 @@ impl Served {
     /// Why they can't.
     pub fn ready(&self) -> Result<(), Unready> {
         let now = self.clock.now();
-        match self.state.read().unwrap_or_else(PoisonError::into_inner).readiness {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        match state.readiness {
             Readiness::NoCertificate => Err(Unready::NoCertificate),
             Readiness::NotPublished => Err(Unready::NotPublished),
             Readiness::Until(end) if now > end => Err(Unready::Expired(end)),
-            Readiness::Until(_) => Ok(()),
+            Readiness::Until(_) => match state.not_before {
+                Some(start) if now < start => Err(Unready::NotYetValid(start)),
+                _ => Ok(()),
+            },
         }
     }
 
@@ -81,5 +91,37 @@ impl Served {
 impl ResolvesServerCert for Served {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.certified()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use certs::{Authority, Name, Validity};
+    use time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn readiness_is_for_the_time_of_the_certificate() {
+        let start = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let validity = Validity { not_before: start, not_after: start + Duration::HOUR };
+        let names = [Name::try_from("localhost").unwrap()];
+        let pair = Authority::new("CA", validity).unwrap().issue(&names, validity).unwrap();
+        let now = Arc::new(Mutex::new(start));
+        let clock = Arc::clone(&now);
+        let served = Served::new(Clock::new(move || *clock.lock().unwrap()));
+        assert_eq!(served.ready(), Err(Unready::NoCertificate));
+        served.show(&pair);
+        let at = |moment| {
+            *now.lock().unwrap() = moment;
+            served.ready()
+        };
+        assert_eq!(at(start), Ok(()));
+        assert_eq!(at(start - Duration::SECOND), Err(Unready::NotYetValid(start)));
+        let end = validity.not_after;
+        assert_eq!(at(end), Ok(()));
+        assert_eq!(at(end + Duration::SECOND), Err(Unready::Expired(end)));
     }
 }

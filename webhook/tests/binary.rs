@@ -275,7 +275,7 @@ fn the_log_says_what_is_configured_in_the_operators_words() {
         ("listen", json!("127.0.0.1:0")),
         ("max_body_bytes", json!(4 << 20)),
         ("max_concurrent_reviews", json!(16)),
-        ("body_timeout_s", json!(10)),
+        ("body_timeout_s", json!(4)),
     ] {
         assert_eq!(line[field], value, "{field}: {line}");
     }

@@ -277,6 +277,18 @@ impl World {
                 let plan = replica.plan(stored, Some(&published), now).unwrap();
                 Phase::Planned(configuration, self.secret.clone(), Box::new(plan))
             }
+            // As in a cluster, the Secret is made by one request and filled by another.
+            Phase::Planned(configuration, None, plan) if plan.to_write().is_some() => {
+                let made = self.create();
+                let nothing = matches!(Stored::read(&made.value), Stored::Nothing);
+                if !(nothing && self.answered()) {
+                    let replica = &mut self.members[index].replica;
+                    replica.agree(*plan, false);
+                    replica.note_published(&published(&configuration), now);
+                    return self.end_look(index, false);
+                }
+                Phase::Planned(configuration, Some(made), plan)
+            }
             Phase::Planned(configuration, found, plan) => {
                 let written = match plan.to_write() {
                     None => true,
@@ -312,6 +324,16 @@ impl World {
         self.members[index].phase = phase;
         // It goes on when the others let it.
         self.members[index].wake = self.now + Duration::seconds(1);
+    }
+
+    /// Makes the Secret, unless it is there.
+    fn create(&mut self) -> Versioned<Data> {
+        if self.secret.is_none() {
+            self.version += 1;
+            self.secret = Some(Versioned { version: self.version, value: Data::new() });
+            self.wake_all();
+        }
+        self.secret.clone().unwrap()
     }
 
     fn write(&mut self, found: Option<Versioned<Data>>, data: Data) -> bool {

@@ -219,7 +219,7 @@ async fn slow_clients_are_cut_off() {
                   Content-Length: 100\r\n\r\n{";
     let mut body = server.connect(Version::HTTP_11).await;
     body.write_all(header.as_bytes()).await.unwrap();
-    let mut half_header = server.connect(Version::HTTP_11).await;
+    let mut half_header = tokio::net::TcpStream::connect(server.addresses.health).await.unwrap();
     half_header.write_all(&header.as_bytes()[..20]).await.unwrap();
     let mut silent = server.connect(Version::HTTP_2).await;
     let mut no_handshake =

@@ -79,6 +79,21 @@ async fn a_server_that_drains_ends_connections_with_an_answer() {
     connection.await.unwrap().unwrap();
 }
 
+/// API servers keep idle connections for 90 s, and don't send a request again that meets the end of one.
+#[tokio::test]
+async fn an_idle_connection_stays_open_for_the_next_request() {
+    let server = TestServer::start(&["--header-timeout=1"]).await;
+    let stream = TokioIo::new(server.connect(Version::HTTP_11).await);
+    let (mut client, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    for idle in [Duration::ZERO, Duration::from_millis(2500)] {
+        tokio::time::sleep(idle).await;
+        let response = client.send_request(post("application/json", question())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "after {idle:?}");
+        response.into_body().collect().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_request_in_flight_is_answered_before_the_end() {
     let mut server = TestServer::start(&["--drain-delay", "0"]).await;

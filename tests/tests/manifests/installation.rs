@@ -183,7 +183,7 @@ fn the_webhook_talks_to_the_api_server_alone() {
     assert_eq!(ingress.from, None);
     let names: Vec<_> = ingress.ports.unwrap().into_iter().map(|port| port.port).collect();
     let name = |name: &str| Some(IntOrString::String(name.to_owned()));
-    assert_eq!(names, [name("https"), name("health")]);
+    assert_eq!(names, [name("https")]);
     let egress = only(spec.egress.unwrap());
     let ports = egress.ports.unwrap();
     assert!(ports.iter().all(|port| port.protocol.as_deref() == Some("TCP")));

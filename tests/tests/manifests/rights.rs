@@ -24,13 +24,13 @@ fn rights_are_for_two_objects_by_name() {
     let Source::Managed(managed) = rendered.config().tls else { panic!("not managed") };
     let role: Role = rendered.get("Role", NAME);
     assert_eq!(role.metadata.namespace.as_deref(), Some(NAMESPACE));
-    let verbs = ["get", "list", "watch", "create", "patch"];
+    let verbs = ["get", "watch", "create", "patch"];
     assert_eq!(role.rules.unwrap(), [rule("", "secrets", managed.secret, &verbs)]);
 
     let role: ClusterRole = rendered.get("ClusterRole", NAME);
     assert_eq!(role.aggregation_rule, None);
     let (group, resource) = ("admissionregistration.k8s.io", "mutatingwebhookconfigurations");
-    let verbs = ["get", "list", "watch", "patch"];
+    let verbs = ["get", "watch", "patch"];
     assert_eq!(role.rules.unwrap(), [rule(group, resource, managed.configuration, &verbs)]);
 }
 
