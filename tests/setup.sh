@@ -6,7 +6,7 @@
 #   tests/setup.sh bench    and for `make bench`
 #   tests/setup.sh fuzz     and for `make fuzz`
 #   tests/setup.sh cluster  and for `make cluster`
-#   tests/setup.sh machine  installs nothing: says what the machine lacks for `make cluster`
+#   tests/setup.sh machine  the kernel's modules for `make cluster`, before anything that takes long
 #   tests/setup.sh images   and for `make images`
 #   tests/setup.sh checks   and for `make manifests-check`
 #
@@ -84,17 +84,28 @@ bpf_toolchain() {
         fail "$prefix/bin/bpf-linker does not run; remove $prefix and try again"
 }
 
-# What a node needs of the machine, and no package brings. A module that is loaded stays for the whole
-# machine, so whoever it belongs to decides.
+# `module NAME COMMAND...` loads a module of the kernel, after which the command succeeds.
+module() {
+    local name=$1
+    shift
+    say "modprobe $name"
+    modprobe "$name" && "$@" || fail "a node needs the kernel module $name, which can't be loaded"
+}
+
+# What a node needs of the machine, and no package brings.
 machine() {
     [ "$(id -u)" = 0 ] || fail 'root is needed: a node makes namespaces, mounts and cgroups'
-    [ -d /proc/sys/net/bridge ] ||
-        fail 'a node needs the kernel module br_netfilter: modprobe br_netfilter. It also makes packets on' \
-            'the bridges of this machine pass its own firewall (net.bridge.bridge-nf-call-iptables=1); a' \
-            'node does as well when that is 0 again'
-    grep -qw overlay /proc/filesystems ||
-        fail 'containers need the file system overlay: modprobe overlay'
-    local procs
+    local bridge=/proc/sys/net/bridge setting procs
+    if [ ! -d $bridge ]; then
+        module br_netfilter test -d $bridge
+        # On the machine's own bridges packets go on as before. A node has settings of its own.
+        say 'sysctl net.bridge.bridge-nf-call-{arp,ip,ip6}tables=0, as it was without the module'
+        for setting in arptables iptables ip6tables; do
+            echo 0 >$bridge/bridge-nf-call-$setting
+        done
+    fi
+    has_overlay() { grep -qw overlay /proc/filesystems; }
+    has_overlay || module overlay has_overlay
     for procs in /sys/fs/cgroup/{,*/}cgroup.procs; do
         [ ! -w "$procs" ] || return 0
     done
