@@ -88,6 +88,7 @@ bpf_toolchain() {
 module() {
     local name=$1
     shift
+    command -v modprobe >/dev/null || packages kmod
     say "modprobe $name"
     modprobe "$name" && "$@" || fail "a node needs the kernel module $name, which can't be loaded"
 }
