@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
+use ruleset::Ruleset;
 
 use crate::decision::Stop;
-use crate::names::{ANNOTATIONS, EGRESS_RULESET, INJECT, INTERFACES, MIRROR, PREFIX, RULESET};
+use crate::names::{
+    ANNOTATIONS, EGRESS_RULESET, INJECT, INTERFACES, MIRROR, PREFIX, RULESET, STATUS,
+};
 use crate::reason::{DenyReason, SkipReason};
 use crate::warning::Warning;
 
 /// What a pod asks for: at least one ruleset, all of them valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wishes {
-    /// Whether there are rules for packets that come in.
-    pub ruleset: bool,
-    /// Whether there are rules for packets that go out.
-    pub egress_ruleset: bool,
+    /// Rules for packets that come in.
+    pub ingress: Option<Ruleset>,
+    /// Rules for packets that go out.
+    pub egress: Option<Ruleset>,
     /// Whether interfaces are named.
     pub interfaces: bool,
     /// What the author should know.
@@ -55,21 +58,28 @@ impl Wishes {
         }
 
         let mut warnings = Vec::new();
-        for (annotation, text) in [(RULESET, ruleset), (EGRESS_RULESET, egress)] {
-            if let Some(text) = text {
-                warnings.extend(compile(annotation, text)?);
-            }
-        }
+        let mut compiled = |annotation, text: Option<&str>| {
+            text.map(|text| compile(annotation, text, &mut warnings)).transpose()
+        };
+        let (ingress, egress) = (compiled(RULESET, ruleset)?, compiled(EGRESS_RULESET, egress)?);
         if let Some(interfaces) = interfaces {
             ruleset::parse_interfaces(interfaces).map_err(DenyReason::Interfaces)?;
         }
         warnings.extend(unknown(annotations));
-        Ok(Self {
-            ruleset: ruleset.is_some(),
-            egress_ruleset: egress.is_some(),
-            interfaces: interfaces.is_some(),
-            warnings,
-        })
+        Ok(Self { ingress, egress, interfaces: interfaces.is_some(), warnings })
+    }
+}
+
+/// What the author of a pod should know that is admitted as it is: an annotation without effect, or one
+/// that is misspelt, looks like a pod that works.
+pub fn warnings_of_skipped(pod: &Pod, reason: &SkipReason) -> Vec<Warning> {
+    let unknown = || pod.metadata.annotations.as_ref().map(unknown).unwrap_or_default();
+    match reason {
+        SkipReason::InterfacesAlone => {
+            [Warning::InterfacesAlone].into_iter().chain(unknown()).collect()
+        }
+        SkipReason::NoRuleset => unknown(),
+        _ => Vec::new(),
     }
 }
 
@@ -80,8 +90,11 @@ fn unknown(annotations: &BTreeMap<String, String>) -> Vec<Warning> {
     let mut names = annotations
         .keys()
         .filter(|name| name.starts_with(PREFIX) && !ANNOTATIONS.contains(&name.as_str()));
-    let mut warnings: Vec<_> =
-        names.by_ref().take(MAX_UNKNOWN).cloned().map(Warning::UnknownAnnotation).collect();
+    let warning = |name: &String| Warning::UnknownAnnotation {
+        name: name.clone(),
+        resembles: resembling(name),
+    };
+    let mut warnings: Vec<_> = names.by_ref().take(MAX_UNKNOWN).map(warning).collect();
     match names.count() {
         0 => {}
         more => warnings.push(Warning::MoreUnknownAnnotations(more)),
@@ -89,7 +102,27 @@ fn unknown(annotations: &BTreeMap<String, String>) -> Vec<Warning> {
     warnings
 }
 
-fn compile(annotation: &'static str, text: &str) -> Result<Vec<Warning>, DenyReason> {
+/// The annotation that was meant, perhaps.
+fn resembling(name: &str) -> Option<&'static str> {
+    // STATUS is ours to write.
+    let known = ANNOTATIONS.into_iter().filter(|known| *known != STATUS);
+    // A long name is no misspelling, and would take long to compare.
+    let known = known.filter(|known| name.len() <= known.len() + MOST_EDITS);
+    known
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .filter(|(edits, _)| *edits <= MOST_EDITS)
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, known)| known)
+}
+
+/// Letters that are changed, left out, added or swapped in a misspelt name, at the most.
+const MOST_EDITS: usize = 3;
+
+fn compile(
+    annotation: &'static str,
+    text: &str,
+    warnings: &mut Vec<Warning>,
+) -> Result<Ruleset, DenyReason> {
     if text.len() > ruleset::MAX_ENV_TEXT {
         return Err(DenyReason::TooLong {
             annotation,
@@ -101,10 +134,11 @@ fn compile(annotation: &'static str, text: &str) -> Result<Vec<Warning>, DenyRea
         annotation,
         diagnostic: Box::new(diagnostic),
     })?;
-    let warnings = compiled.warnings.into_iter();
-    Ok(warnings
-        .map(|diagnostic| Warning::Ruleset { annotation, diagnostic: Box::new(diagnostic) })
-        .collect())
+    let doubts = compiled.warnings.into_iter();
+    warnings.extend(
+        doubts.map(|diagnostic| Warning::Ruleset { annotation, diagnostic: Box::new(diagnostic) }),
+    );
+    Ok(compiled.ruleset)
 }
 
 #[cfg(test)]
@@ -122,7 +156,8 @@ mod tests {
     #[test]
     fn unknown_annotations_are_named_up_to_a_number_and_then_counted() {
         assert_eq!(unknown_among(0), []);
-        assert_eq!(unknown_among(1), [Warning::UnknownAnnotation("sfunnel.io/x000".to_owned())]);
+        let name = "sfunnel.io/x000".to_owned();
+        assert_eq!(unknown_among(1), [Warning::UnknownAnnotation { name, resembles: None }]);
         let all_named = unknown_among(MAX_UNKNOWN);
         assert_eq!(all_named.len(), MAX_UNKNOWN);
         let with_count = unknown_among(100);
@@ -132,5 +167,20 @@ mod tests {
             "92 more annotations under sfunnel.io/ are unknown and do nothing"
         );
         assert_eq!(with_count.len(), MAX_UNKNOWN + 1);
+    }
+
+    #[test]
+    fn a_misspelt_name_is_known() {
+        let check = |name: &str, expect| assert_eq!(resembling(&format!("{PREFIX}{name}")), expect);
+        for name in ["rulesets", "Ruleset", "ruleset-", "rulset", "rulsete", "rule-set", "rules"] {
+            check(name, Some(RULESET));
+        }
+        check("egress-rulesets", Some(EGRESS_RULESET));
+        check("egressruleset", Some(EGRESS_RULESET));
+        check("interface", Some(INTERFACES));
+        check("injected", Some(INJECT));
+        check("x", None);
+        check("statuss", None);
+        check(&"ruleset".repeat(10_000), None);
     }
 }

@@ -16,7 +16,8 @@ use crate::serve::Options;
 use crate::settings::{Settings, SettingsError};
 use crate::tls::{DEFAULT_NAMES, Managed, Source};
 
-/// Mutating admission webhook that adds the init container sfunnel-loader to annotated pods.
+/// Admission webhook that adds the init container sfunnel-loader to annotated pods, and checks the
+/// annotations of workloads.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sfunnel-webhook", version)]
 pub struct Args {
@@ -52,7 +53,8 @@ struct TlsArgs {
     #[arg(long, env = "SFUNNEL_CA_SECRET", value_name = "NAME", value_parser = subdomain)]
     ca_secret: Option<String>,
 
-    /// MutatingWebhookConfiguration in which the CA is published. [default: sfunnel-webhook]
+    /// MutatingWebhookConfiguration in which the CA is published, and ValidatingWebhookConfiguration of
+    /// the same name. [default: sfunnel-webhook]
     #[arg(long, env = "SFUNNEL_WEBHOOK_CONFIGURATION", value_name = "NAME", value_parser = subdomain)]
     webhook_configuration: Option<String>,
 
@@ -98,11 +100,12 @@ const MAX_LIFETIME: u64 = 315_360_000;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Server")]
 struct ServeArgs {
-    /// Address of the TLS port, where POST /mutate is answered. Port 0 picks a free one.
+    /// Address of the TLS port, where POST /mutate and /validate are answered. Port 0 picks a free one.
     #[arg(long, env = "SFUNNEL_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
 
-    /// Address of the plain port, where /healthz and /readyz are answered. Port 0 picks a free one.
+    /// Address of the plain port, where /healthz, /readyz and /metrics are answered. Port 0 picks a free
+    /// one.
     #[arg(
         long,
         env = "SFUNNEL_HEALTH_LISTEN",
@@ -115,21 +118,22 @@ struct ServeArgs {
     #[arg(long, env = "SFUNNEL_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 4 << 20, value_parser = in_range(64 << 10, 64 << 20))]
     max_body_bytes: u64,
 
-    /// Reviews that are read and decided at the same time, at the most. More wait a little, and are then
-    /// answered with 503. Each may need several times --max-body-bytes of memory.
+    /// Reviews of more than 16 KiB that are decided at the same time, at the most. More wait a little, and
+    /// are then answered with 503. The largest take 20 times their size in memory. As many bodies of
+    /// --max-body-bytes may be there at once.
     #[arg(long, env = "SFUNNEL_MAX_CONCURRENT_REVIEWS", value_name = "COUNT", default_value_t = 16, value_parser = in_range(1, 512))]
     max_concurrent_reviews: u64,
 
-    /// Connections, at the most.
-    #[arg(long, env = "SFUNNEL_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 1024, value_parser = in_range(1, 1 << 20))]
+    /// Connections to the TLS port, at the most. For one more, the one ends that has kept the server waiting
+    /// longest.
+    #[arg(long, env = "SFUNNEL_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 4096, value_parser = in_range(1, 1 << 20))]
     max_connections: u64,
 
     /// Seconds for a TLS handshake.
     #[arg(long, env = "SFUNNEL_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
     handshake_timeout: u64,
 
-    /// Seconds from the TLS handshake to the first byte of a request; on the plain port, for a request's
-    /// header.
+    /// Seconds for a request's header, of which the first is counted from the TLS handshake.
     #[arg(long, env = "SFUNNEL_HEADER_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
     header_timeout: u64,
 

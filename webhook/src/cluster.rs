@@ -1,8 +1,8 @@
-//! The two objects of the cluster that certificates need, and what is done with them.
+//! The three objects of the cluster that certificates need, and what is done with them.
 //!
 //! Every request names the object that it is about, watches included, so rules by `resourceNames` are
 //! all that the service account needs: `get`, `watch`, `create` and `patch` for the Secret, `get`,
-//! `watch` and `patch` for the configuration. Nothing is listed.
+//! `watch` and `patch` for the webhook configurations. Nothing is listed.
 //!
 //! Objects are patched, never replaced: what this program doesn't know of stays in them.
 
@@ -16,7 +16,9 @@ use futures_util::StreamExt;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, PatchOperation};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -30,10 +32,10 @@ use crate::backoff::Backoff;
 
 /// Where certificates are agreed on and published.
 pub trait Cluster: Send + Sync + 'static {
-    /// Reads the webhook configuration.
-    fn configuration(
+    /// Reads the webhook configurations, as many as there are.
+    fn configurations(
         &self,
-    ) -> impl Future<Output = Result<Option<Configuration>, ClusterError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Configuration>, ClusterError>> + Send;
 
     /// Gives all webhooks of `configuration` this `caBundle`, unless someone has changed it since.
     fn publish(
@@ -56,9 +58,30 @@ pub trait Cluster: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
 }
 
-/// The webhook configuration, as it was found.
+/// Which of the two webhook configurations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// MutatingWebhookConfiguration. Without it, nothing is injected.
+    Mutating,
+    /// ValidatingWebhookConfiguration.
+    Validating,
+}
+
+impl Kind {
+    /// As the API calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mutating => "MutatingWebhookConfiguration",
+            Self::Validating => "ValidatingWebhookConfiguration",
+        }
+    }
+}
+
+/// A webhook configuration, as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
+    /// Which one.
+    pub kind: Kind,
     /// Its `resourceVersion`.
     pub version: String,
     /// The `caBundle` of each webhook.
@@ -83,10 +106,20 @@ impl fmt::Debug for Stored {
 }
 
 impl Configuration {
-    /// What callers were told to trust.
+    /// What callers of this one were told to trust.
     pub fn published(&self) -> Published {
         Published::new(self.bundles.iter().map(Vec::as_slice))
     }
+}
+
+/// The configuration that readiness depends on: that of the calls that a pod can't start without.
+pub fn decisive(all: &[Configuration]) -> Option<&Configuration> {
+    all.iter().find(|one| one.kind == Kind::Mutating).or(all.first())
+}
+
+/// What is trusted by the callers of the decisive one.
+pub fn published(all: &[Configuration]) -> Published {
+    decisive(all).map_or(Published::Absent, Configuration::published)
 }
 
 /// Why the cluster didn't do what it was asked to.
@@ -120,14 +153,14 @@ impl fmt::Display for Doing {
     }
 }
 
-/// Names of the two objects.
+/// Names of the three objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     /// The namespace of the Secret.
     pub namespace: String,
     /// The Secret.
     pub secret: String,
-    /// The MutatingWebhookConfiguration.
+    /// Both webhook configurations.
     pub configuration: String,
 }
 
@@ -142,15 +175,16 @@ const FIELD_MANAGER: &str = "sfunnel-webhook";
 pub struct KubeCluster {
     names: Names,
     secrets: Api<Secret>,
-    configurations: Api<MutatingWebhookConfiguration>,
+    mutating: Api<MutatingWebhookConfiguration>,
+    validating: Api<ValidatingWebhookConfiguration>,
 }
 
 impl KubeCluster {
     /// The objects with these `names`. Nothing is asked of the cluster yet.
     pub fn new(client: Client, names: Names) -> Self {
         let secrets = Api::namespaced(client.clone(), &names.namespace);
-        let configurations = Api::all(client);
-        Self { names, secrets, configurations }
+        let (mutating, validating) = (Api::all(client.clone()), Api::all(client));
+        Self { names, secrets, mutating, validating }
     }
 
     /// Wakes `changed` whenever one of the objects may have changed, and ends never.
@@ -158,10 +192,11 @@ impl KubeCluster {
         let Names { secret, configuration, .. } = &self.names;
         tokio::join!(
             watch(&self.secrets, secret, self.secret_doing("watching"), &changed),
+            watch(&self.mutating, configuration, self.doing("watching", Kind::Mutating), &changed),
             watch(
-                &self.configurations,
+                &self.validating,
                 configuration,
-                self.configuration_doing("watching"),
+                self.doing("watching", Kind::Validating),
                 &changed
             ),
         );
@@ -172,25 +207,46 @@ impl KubeCluster {
         Doing { what, object: format!("Secret {namespace}/{secret}") }
     }
 
-    fn configuration_doing(&self, what: &'static str) -> Doing {
-        let name = &self.names.configuration;
-        Doing { what, object: format!("MutatingWebhookConfiguration {name}") }
+    fn doing(&self, what: &'static str, kind: Kind) -> Doing {
+        Doing { what, object: format!("{} {}", kind.name(), self.names.configuration) }
+    }
+
+    async fn mutating(&self) -> Result<Option<Configuration>, ClusterError> {
+        let request = self.mutating.get_opt(&self.names.configuration);
+        let found = call(self.doing("reading", Kind::Mutating), request).await?;
+        Ok(found.map(|found| {
+            let version = found.resource_version().unwrap_or_default();
+            let webhooks = found.webhooks.into_iter().flatten();
+            let bundles = webhooks.map(|webhook| bundle(webhook.client_config)).collect();
+            Configuration { kind: Kind::Mutating, version, bundles }
+        }))
+    }
+
+    async fn validating(&self) -> Result<Option<Configuration>, ClusterError> {
+        let request = self.validating.get_opt(&self.names.configuration);
+        let found = call(self.doing("reading", Kind::Validating), request).await?;
+        Ok(found.map(|found| {
+            let version = found.resource_version().unwrap_or_default();
+            let webhooks = found.webhooks.into_iter().flatten();
+            let bundles = webhooks.map(|webhook| bundle(webhook.client_config)).collect();
+            Configuration { kind: Kind::Validating, version, bundles }
+        }))
     }
 }
 
+fn bundle(client: WebhookClientConfig) -> Vec<u8> {
+    client.ca_bundle.unwrap_or_default().0
+}
+
 impl Cluster for KubeCluster {
-    async fn configuration(&self) -> Result<Option<Configuration>, ClusterError> {
-        let name = &self.names.configuration;
-        let request = self.configurations.get_opt(name);
-        let found = call(self.configuration_doing("reading"), request).await?;
-        Ok(found.map(|found| {
-            let version = found.resource_version().unwrap_or_default();
-            let webhooks = found.webhooks.unwrap_or_default();
-            let bundle = |ca_bundle: Option<ByteString>| ca_bundle.unwrap_or_default().0;
-            let bundles =
-                webhooks.into_iter().map(|webhook| bundle(webhook.client_config.ca_bundle));
-            Configuration { version, bundles: bundles.collect() }
-        }))
+    /// Pods are injected without the validating one: where it can't be read, the other one goes on.
+    async fn configurations(&self) -> Result<Vec<Configuration>, ClusterError> {
+        let (mutating, validating) = tokio::join!(self.mutating(), self.validating());
+        let validating = validating.unwrap_or_else(|error| {
+            warn!("{error}");
+            None
+        });
+        Ok(mutating?.into_iter().chain(validating).collect())
     }
 
     async fn publish(
@@ -206,9 +262,17 @@ impl Cluster for KubeCluster {
         let patch = patch(&configuration.version, operations);
         let parameters =
             PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..Default::default() };
-        let request =
-            self.configurations.patch_metadata(&self.names.configuration, &parameters, &patch);
-        call(self.configuration_doing("patching"), request).await.map(drop)
+        let (name, doing) = (&self.names.configuration, self.doing("patching", configuration.kind));
+        match configuration.kind {
+            Kind::Mutating => {
+                call(doing, self.mutating.patch_metadata(name, &parameters, &patch)).await.map(drop)
+            }
+            Kind::Validating => {
+                call(doing, self.validating.patch_metadata(name, &parameters, &patch))
+                    .await
+                    .map(drop)
+            }
+        }
     }
 
     async fn secret(&self) -> Result<Option<Stored>, ClusterError> {

@@ -58,8 +58,8 @@ pub fn no_token_volume() -> Volume {
 /// would expand `$(VAR)`, and a patch would have to carry the ruleset a second time.
 fn env(wishes: &Wishes) -> Vec<EnvVar> {
     [
-        (wishes.ruleset, RULESET_ENV, RULESET),
-        (wishes.egress_ruleset, EGRESS_RULESET_ENV, EGRESS_RULESET),
+        (wishes.ingress.is_some(), RULESET_ENV, RULESET),
+        (wishes.egress.is_some(), EGRESS_RULESET_ENV, EGRESS_RULESET),
         (wishes.interfaces, INTERFACES_ENV, INTERFACES),
     ]
     .into_iter()

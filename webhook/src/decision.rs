@@ -2,55 +2,62 @@
 
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::{LocalObjectReference, Pod, PodSpec};
-use kube::core::admission::Operation;
 
-use crate::annotations::Wishes;
+use crate::annotations::{self, Wishes};
 use crate::container::{difference, loader, mounts_no_token_volume, no_token_volume};
 use crate::names::{LOADER, NO_TOKEN_VOLUME};
 use crate::patch::Addition;
-use crate::placement;
 use crate::reason::{DenyReason, SkipReason};
 use crate::settings::Settings;
 use crate::warning::Warning;
+use crate::{placement, ports};
 
-/// What happens to a pod.
+/// What happens to an object, and what its author should know.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Decision {
+pub struct Decision {
+    /// What happens.
+    pub verdict: Verdict,
+    /// What the author should know although the object is admitted. Nothing beside a denial.
+    pub warnings: Vec<Warning>,
+}
+
+/// What happens to an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It is admitted with the loader.
+    Inject(Patch),
+    /// It is admitted, as it is right.
+    Valid,
     /// It is admitted as it is.
     Skip(SkipReason),
-    /// It is admitted with changes.
-    Patch(Patch, Vec<Warning>),
     /// It is not admitted.
     Deny(DenyReason),
 }
 
-impl Decision {
-    /// What the pod's author should know although the pod is admitted.
-    pub fn warnings(&self) -> &[Warning] {
+impl Verdict {
+    /// A stable word for logs and metrics.
+    pub const fn code(&self) -> &'static str {
         match self {
-            Self::Skip(SkipReason::InterfacesAlone) => &[Warning::InterfacesAlone],
-            Self::Patch(_, warnings) => warnings,
-            Self::Skip(_) | Self::Deny(_) => &[],
+            Self::Inject(_) => "injected",
+            Self::Valid => "valid",
+            Self::Skip(_) => "skipped",
+            Self::Deny(_) => "denied",
+        }
+    }
+
+    /// A stable word for why.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Inject(_) | Self::Valid => "annotated",
+            Self::Skip(reason) => reason.code(),
+            Self::Deny(reason) => reason.code(),
         }
     }
 }
 
-/// What the request says beside the pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestFacts {
-    /// What is done to the pod.
-    pub operation: Operation,
-    /// The part of the pod that it is done to, such as `ephemeralcontainers`; `None` is the pod itself.
-    pub sub_resource: Option<String>,
-}
-
-impl RequestFacts {
-    /// Why a request doesn't concern us, whatever its object is.
-    pub fn skip(&self) -> Option<SkipReason> {
-        if self.operation != Operation::Create {
-            return Some(SkipReason::NotCreation);
-        }
-        self.sub_resource.as_ref().map(|_| SkipReason::SubResource)
+impl From<SkipReason> for Decision {
+    fn from(reason: SkipReason) -> Self {
+        Self { verdict: Verdict::Skip(reason), warnings: Vec::new() }
     }
 }
 
@@ -75,30 +82,29 @@ impl From<DenyReason> for Stop {
     }
 }
 
-/// Decides about a pod.
+/// Decides about a pod that is being created.
 ///
 /// The same pod always gets the same decision, a dry run's too. A pod that carries the loader already
 /// is admitted as it is, so the API server may ask again after other webhooks changed the pod.
-pub fn decide(pod: &Pod, facts: &RequestFacts, settings: &Settings) -> Decision {
-    match inject(pod, facts, settings) {
-        Ok((patch, warnings)) => Decision::Patch(patch, warnings),
-        Err(Stop::Skip(reason)) => Decision::Skip(reason),
-        Err(Stop::Deny(reason)) => Decision::Deny(reason),
+pub fn decide(pod: &Pod, settings: &Settings) -> Decision {
+    match inject(pod, settings) {
+        Ok((patch, warnings)) => Decision { verdict: Verdict::Inject(patch), warnings },
+        Err(Stop::Skip(reason)) => {
+            let warnings = annotations::warnings_of_skipped(pod, &reason);
+            Decision { verdict: Verdict::Skip(reason), warnings }
+        }
+        Err(Stop::Deny(reason)) => {
+            Decision { verdict: Verdict::Deny(reason), warnings: Vec::new() }
+        }
     }
 }
 
-fn inject(
-    pod: &Pod,
-    facts: &RequestFacts,
-    settings: &Settings,
-) -> Result<(Patch, Vec<Warning>), Stop> {
-    if let Some(reason) = facts.skip() {
-        return Err(reason.into());
-    }
+fn inject(pod: &Pod, settings: &Settings) -> Result<(Patch, Vec<Warning>), Stop> {
     let wishes = Wishes::read(pod)?;
     let spec = pod.spec.as_ref().ok_or(DenyReason::NoSpec)?;
     let mut warnings = placement::check(spec, &settings.deny_runtime_class)?;
     warnings.extend(wishes.warnings.iter().cloned());
+    warnings.extend(ports::undeclared(&wishes, spec));
 
     // Without a token mounted anywhere, there is none to hide. The service account may say so as
     // well, but only the cluster knows it; hiding nothing does no harm.

@@ -10,20 +10,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use axum::http::{Request, StatusCode, Version};
+use axum::http::{Request, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::body::{Bodies, Limits, Unread, Whole};
+use crate::connections::{Connection, Connections, Phase};
+use crate::endpoint::{ENDPOINTS, Endpoint};
 use crate::log;
+use crate::metrics::{MEDIA_TYPE, Metrics};
 use crate::review::{BadReview, Review};
 use crate::settings::Settings;
 
@@ -36,13 +39,17 @@ pub struct Admission {
     pub max_body: usize,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
-    /// Reviews that are read and decided at the same time, at the most: parsed, a body takes several
+    /// Large reviews that are decided at the same time, at the most: read as a pod, a body takes several
     /// times its bytes of memory.
     pub max_reviews: usize,
 }
 
-/// How long a request waits for its turn. The API server gives up after 5 s, as the manifests tell it;
-/// it had better hear what is wrong before.
+/// Bytes of a body whose review is decided at once, at the most. Larger ones take turns, as they take
+/// time and memory.
+const SMALL: usize = 16 << 10;
+
+/// How long a large review waits for its turn. The API server gives up after 5 s, as the manifests tell
+/// it; it had better hear what is wrong before.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A request that is not answered with a decision.
@@ -50,14 +57,10 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 enum Refusal {
     #[error("Content-Type is not application/json")]
     MediaType,
-    #[error("busy with {0} of {0} concurrent reviews (--max-concurrent-reviews); ask again")]
+    #[error("busy with {0} of {0} large reviews (--max-concurrent-reviews); ask again")]
     Busy(usize),
-    #[error("the body has more than {0} bytes (--max-body-bytes)")]
-    TooLarge(usize),
-    #[error("the body did not arrive within {} s (--body-timeout)", .0.as_secs())]
-    Slow(Duration),
-    #[error("the body broke off")]
-    Broken,
+    #[error(transparent)]
+    Unread(#[from] Unread),
     #[error(transparent)]
     Review(#[from] BadReview),
 }
@@ -66,10 +69,10 @@ impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::Broken | Self::Review(_) => StatusCode::BAD_REQUEST,
+            Self::Busy(_) | Self::Unread(Unread::NoRoom(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unread(Unread::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unread(Unread::Slow(_)) => StatusCode::REQUEST_TIMEOUT,
+            Self::Unread(Unread::Broken) | Self::Review(_) => StatusCode::BAD_REQUEST,
         }
     }
 }
@@ -82,47 +85,82 @@ impl IntoResponse for Refusal {
 }
 
 /// The routes of the TLS port. `draining` is set when the server is about to end.
-pub fn admission(admission: Admission, draining: Arc<AtomicBool>) -> Router {
-    let mutate = post(mutate).fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "use POST\n"));
+pub fn admission(
+    admission: Admission,
+    draining: Arc<AtomicBool>,
+    connections: Arc<Connections>,
+    metrics: Arc<Metrics>,
+) -> Router {
+    let bodies = Bodies::new(Limits {
+        bytes: admission.max_body,
+        time: admission.body_timeout,
+        bytes_of_all: admission.max_body.saturating_mul(admission.max_reviews),
+    });
     let turns = Arc::new(Semaphore::new(admission.max_reviews));
-    let state = Arc::new(Reviewer { admission, turns });
-    let router = Router::new().route("/mutate", mutate).with_state(state);
-    guarded(router).layer(from_fn_with_state(draining, say_goodbye))
+    let metrics_of_all = Arc::clone(&metrics);
+    let reviewer = Arc::new(Reviewer { admission, bodies, turns, connections, metrics });
+    let router = ENDPOINTS.into_iter().fold(Router::new(), |router, (path, endpoint)| {
+        let reviewer = Arc::clone(&reviewer);
+        let review = async move |request| review(&reviewer, endpoint, request).await;
+        let method = post(review).fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "use POST\n"));
+        router.route(path, method)
+    });
+    guarded(router, Arc::clone(&metrics_of_all))
+        .layer(from_fn_with_state(metrics_of_all, count))
+        .layer(from_fn_with_state(draining, say_goodbye))
 }
 
-/// The routes of the health port. `/readyz` says what `ready` says.
+/// The routes of the plain port. `/readyz` says what `ready` says.
 pub fn health<E: Display>(
     ready: impl Fn() -> Result<(), E> + Clone + Send + Sync + 'static,
+    metrics: Arc<Metrics>,
 ) -> Router {
     let readyz = async move || match ready() {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     };
-    let router =
-        Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz));
-    guarded(router)
+    let encoded = Arc::clone(&metrics);
+    let metrics_text = async move || ([(CONTENT_TYPE, MEDIA_TYPE)], encoded.encode());
+    let router = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text));
+    guarded(router, metrics)
 }
 
-/// Ends HTTP/1 connections with an answer while the server drains. One that ends without may have the
-/// next request on its way already: API servers, which speak HTTP/1.1 to webhooks
-/// (kubernetes#75791), don't send that one again, as it is a POST. HTTP/2 has GOAWAY for this.
+/// Counts what is answered without a decision.
+async fn count(
+    State(metrics): State<Arc<Metrics>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    let _in_flight = metrics.in_flight();
+    let response = next.run(request).await;
+    if response.status() != StatusCode::OK {
+        metrics.refused(response.status().as_u16());
+    }
+    response
+}
+
+/// Ends connections with an answer while the server drains. One that ends without may have the next
+/// request on its way already, and API servers don't send that one again, as it is a POST.
 async fn say_goodbye(
     State(draining): State<Arc<AtomicBool>>,
     request: Request<Body>,
     next: Next,
 ) -> Response {
-    let version = request.version();
     let mut response = next.run(request).await;
-    if version < Version::HTTP_2 && draining.load(Ordering::Relaxed) {
+    if draining.load(Ordering::Relaxed) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
 /// What all routers share: a text for unknown paths, and 500 for a panic.
-fn guarded(router: Router) -> Router {
+fn guarded(router: Router, metrics: Arc<Metrics>) -> Router {
     router.fallback(async || (StatusCode::NOT_FOUND, "no such path\n")).layer(
-        CatchPanicLayer::custom(|_| {
+        CatchPanicLayer::custom(move |_| {
+            metrics.panicked();
             // The panic hook has logged what and where; it is nobody's business outside.
             (StatusCode::INTERNAL_SERVER_ERROR, "internal error\n").into_response()
         }),
@@ -132,70 +170,76 @@ fn guarded(router: Router) -> Router {
 /// What all requests share.
 struct Reviewer {
     admission: Admission,
+    bodies: Bodies,
     turns: Arc<Semaphore>,
+    connections: Arc<Connections>,
+    metrics: Arc<Metrics>,
 }
 
-async fn mutate(
-    State(reviewer): State<Arc<Reviewer>>,
+async fn review(
+    reviewer: &Arc<Reviewer>,
+    endpoint: Endpoint,
     request: Request<Body>,
 ) -> Result<Response, Refusal> {
     let start = Instant::now();
-    let body = acceptable(&reviewer.admission, request)?;
-    let turn = reviewer.turn().await?;
-    let body = read(&reviewer.admission, body).await?;
-    // A large body takes a while, in which this thread would serve nobody, not even the health port.
-    // The turn ends with the work, not with a client that hangs up.
-    let work = move || {
-        let _turn = turn;
-        answer(&reviewer.admission.settings, &body, start)
-    };
-    let answer = spawn_blocking(work).await.unwrap_or_else(|error| {
-        // The work isn't cancelled, so it can only have panicked.
-        resume_unwind(error.into_panic())
-    })?;
+    if !is_json(request.headers()) {
+        return Err(Refusal::MediaType);
+    }
+    let connection = request.extensions().get::<Arc<Connection>>().cloned();
+    let body = reviewer.bodies.read(request.into_body(), &reviewer.connections).await?;
+    if let Some(connection) = connection {
+        connection.enter(Phase::Work);
+    }
+    let answer = reviewer.answer(endpoint, body, start).await?;
     let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     Ok((json, answer).into_response())
 }
 
-fn answer(settings: &Settings, body: &[u8], start: Instant) -> Result<Vec<u8>, BadReview> {
-    let review = Review::parse(body)?;
-    let decision = review.decide(settings);
-    let answer = review.answer(&decision);
-    log::decision(&review, &decision, start.elapsed());
-    Ok(answer)
-}
-
 impl Reviewer {
+    async fn answer(
+        self: &Arc<Self>,
+        endpoint: Endpoint,
+        body: Whole,
+        start: Instant,
+    ) -> Result<Vec<u8>, Refusal> {
+        if body.bytes.len() <= SMALL {
+            return Ok(self.decide(endpoint, &body, start)?);
+        }
+        let turn = self.turn().await?;
+        let reviewer = Arc::clone(self);
+        // A large body takes a while, in which this thread would serve nobody, not even the health port.
+        // The turn ends with the work, not with a client that hangs up.
+        let work = move || {
+            let _turn = turn;
+            reviewer.decide(endpoint, &body, start)
+        };
+        let answer = spawn_blocking(work).await.unwrap_or_else(|error| {
+            // The work isn't cancelled, so it can only have panicked.
+            resume_unwind(error.into_panic())
+        });
+        Ok(answer?)
+    }
+
+    fn decide(
+        &self,
+        endpoint: Endpoint,
+        body: &Whole,
+        start: Instant,
+    ) -> Result<Vec<u8>, BadReview> {
+        let review = Review::parse(&body.bytes, endpoint)?;
+        let decision = review.decide(&self.admission.settings);
+        let answer = review.answer(&decision);
+        let duration = start.elapsed();
+        self.metrics.decided(endpoint.webhook, &decision, duration);
+        log::decision(&review, &decision, duration);
+        Ok(answer)
+    }
+
     async fn turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         match timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await {
             Ok(turn) => Ok(turn.expect("nobody closes the semaphore")),
             Err(_) => Err(Refusal::Busy(self.admission.max_reviews)),
         }
-    }
-}
-
-/// The body, unread, of a request that may be read.
-fn acceptable(admission: &Admission, request: Request<Body>) -> Result<Body, Refusal> {
-    if !is_json(request.headers()) {
-        return Err(Refusal::MediaType);
-    }
-    // What announces its size is refused before it is sent.
-    let body = request.into_body();
-    if body.size_hint().lower() > admission.max_body as u64 {
-        return Err(Refusal::TooLarge(admission.max_body));
-    }
-    Ok(body)
-}
-
-async fn read(admission: &Admission, body: Body) -> Result<Bytes, Refusal> {
-    let body = Limited::new(body, admission.max_body);
-    match timeout(admission.body_timeout, body.collect()).await {
-        Err(_) => Err(Refusal::Slow(admission.body_timeout)),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            Err(Refusal::TooLarge(admission.max_body))
-        }
-        Ok(Err(_)) => Err(Refusal::Broken),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
     }
 }
 
@@ -212,9 +256,17 @@ fn is_json(headers: &HeaderMap) -> bool {
 mod tests {
     use std::sync::Mutex;
 
+    use http_body_util::BodyExt;
     use tower::ServiceExt;
 
     use super::*;
+    use crate::clock::Clock;
+    use crate::connections::Patience;
+    use crate::served::Served;
+
+    fn metrics() -> Arc<Metrics> {
+        Arc::new(Metrics::new(Arc::new(Served::new(Clock::system()))))
+    }
 
     async fn ask(router: Router, path: &str) -> (StatusCode, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
@@ -229,9 +281,12 @@ mod tests {
         async fn boom() {
             panic!("on purpose")
         }
-        let router = guarded(Router::new().route("/boom", get(boom)));
+        let metrics = metrics();
+        let router = guarded(Router::new().route("/boom", get(boom)), Arc::clone(&metrics));
         let (status, text) = ask(router, "/boom").await;
         assert_eq!((status.as_u16(), text.as_str()), (500, "internal error\n"));
+        let text = metrics.encode();
+        assert!(text.contains("\nsfunnel_webhook_panics_total 1\n"), "{text}");
     }
 
     /// On a single thread, work that doesn't leave it would be done before this one goes on.
@@ -245,6 +300,8 @@ mod tests {
             settings: Settings,
         }
         let cli = Cli::try_parse_from(["test", "--loader-image", "loader:1"]).unwrap();
+        let (metrics, second) = (metrics(), Duration::from_secs(1));
+        let patience = Patience { handshake: second, header: second, idle: second };
         let router = admission(
             Admission {
                 settings: cli.settings,
@@ -253,6 +310,8 @@ mod tests {
                 max_reviews: 1,
             },
             Arc::default(),
+            Connections::new(1, patience, Arc::clone(&metrics)),
+            metrics,
         );
         let body = format!("[{}0]", "0,".repeat(1 << 20));
         let request = Request::post("/mutate").header(CONTENT_TYPE, "application/json");
@@ -265,7 +324,7 @@ mod tests {
     async fn readiness_is_what_is_said_and_health_isnt() {
         let reason = Arc::new(Mutex::new(Ok(())));
         let said = Arc::clone(&reason);
-        let router = health(move || *said.lock().unwrap());
+        let router = health(move || *said.lock().unwrap(), metrics());
         assert_eq!(ask(router.clone(), "/readyz").await.0, StatusCode::OK);
         *reason.lock().unwrap() = Err("not yet");
         let answer = (StatusCode::SERVICE_UNAVAILABLE, "not yet\n".to_owned());

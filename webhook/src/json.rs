@@ -3,109 +3,167 @@
 //! `serde_json` keeps the last of two equal keys. Another reader may keep the first one, and then two
 //! programs see two different pods in the same bytes. So a second equal key is an error here.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
 
 use crate::text::one_line;
 
-/// Parses one JSON value (RFC 8259) that fills all of `bytes`.
+/// Checks that one JSON value (RFC 8259) fills all of `bytes`, and that all readers will see the same in
+/// it. Nothing is built: values are read afterwards, by those who know what they need.
 ///
 /// # Errors
 ///
 /// Bytes that are not UTF-8, not JSON, nested more than 127 levels deep, or have a key twice in one
 /// object.
-pub fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+pub fn check(bytes: &[u8]) -> Result<&str, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict.deserialize(&mut deserializer)?;
+    Strict.deserialize(&mut deserializer)?;
     deserializer.end()?;
-    Ok(value)
+    // Strings are UTF-8 by now, and what is between them is ASCII.
+    std::str::from_utf8(bytes).map_err(|_| Error::custom("not UTF-8"))
 }
 
 struct Strict;
 
 impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        let number = Number::from_f64(value).ok_or_else(|| E::custom("number out of range"))?;
-        Ok(number.into())
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Self)?.is_some() {}
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(Self)? {
-            list.push(item);
-        }
-        Ok(list.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            if map.contains_key(&key) {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let mut keys = Keys::default();
+        while let Some(key) = entries.next_key_seed(Key)? {
+            if let Some(key) = keys.insert(key) {
                 let key = one_line(&key, 64);
                 return Err(Error::custom(format_args!("key {key:?} is there twice")));
             }
-            map.insert(key, entries.next_value_seed(Self)?);
+            entries.next_value_seed(Self)?;
         }
-        Ok(map.into())
+        Ok(())
+    }
+}
+
+/// A key, borrowed from the text where nothing in it is escaped.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(key))
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(key.to_owned()))
+    }
+}
+
+/// The keys of one object: nearly all have a few, and a few have thousands.
+#[derive(Default)]
+struct Keys<'de> {
+    few: Vec<Cow<'de, str>>,
+    many: HashSet<Cow<'de, str>>,
+}
+
+/// What is compared one by one faster than hashed.
+const FEW: usize = 16;
+
+impl<'de> Keys<'de> {
+    /// Keeps a key, or gives it back if it is there.
+    fn insert(&mut self, key: Cow<'de, str>) -> Option<Cow<'de, str>> {
+        if self.few.contains(&key) || self.many.contains(&key) {
+            return Some(key);
+        }
+        if self.few.len() < FEW {
+            self.few.push(key);
+        } else {
+            self.many.insert(key);
+        }
+        None
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
-    use super::parse;
+    use super::*;
 
     #[track_caller]
     fn refuse(bytes: &[u8], expect: &str) {
-        assert_eq!(parse(bytes).unwrap_err().to_string(), expect);
+        assert_eq!(check(bytes).unwrap_err().to_string(), expect);
     }
 
     #[test]
-    fn values_are_what_serde_json_reads() {
+    fn json_is_accepted_as_it_is() {
         let text = r#"{"a":[1,-2,1.5,18446744073709551615,true,null,"ä\u0000"],"b":{"a":{}}}"#;
-        assert_eq!(parse(text.as_bytes()).unwrap(), serde_json::from_str::<Value>(text).unwrap());
-        assert_eq!(parse(b" 1 ").unwrap(), json!(1));
+        assert_eq!(check(text.as_bytes()).unwrap(), text);
+        assert_eq!(check(b" 1 ").unwrap(), " 1 ");
+    }
+
+    #[test]
+    fn a_key_is_found_among_thousands() {
+        let keys = |last: &str| {
+            let keys: String = (0..5000).map(|n| format!(r#""k{n}":0,"#)).collect();
+            format!(r#"{{{keys}"{last}":0}}"#)
+        };
+        assert!(check(keys("k5000").as_bytes()).is_ok());
+        for twice in ["k0", "k15", "k16", "k4999"] {
+            let error = check(keys(twice).as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("key {twice:?} is there twice")), "{error}");
+        }
     }
 
     #[test]
@@ -113,7 +171,7 @@ mod tests {
         refuse(br#"{"a":1,"a":1}"#, r#"key "a" is there twice at line 1 column 10"#);
         refuse(br#"{"a":1,"\u0061":1}"#, r#"key "a" is there twice at line 1 column 15"#);
         refuse(br#"[{"b":{"c":0,"c":0}}]"#, r#"key "c" is there twice at line 1 column 16"#);
-        assert!(parse(br#"{"a":{"a":1},"b":{"a":1}}"#).is_ok());
+        assert!(check(br#"{"a":{"a":1},"b":{"a":1}}"#).is_ok());
     }
 
     #[test]
@@ -132,7 +190,7 @@ mod tests {
     #[test]
     fn deep_nesting_is_refused() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(parse(nested(127).as_bytes()).is_ok());
+        assert!(check(nested(127).as_bytes()).is_ok());
         refuse(nested(128).as_bytes(), "recursion limit exceeded at line 1 column 128");
         refuse(&b"[".repeat(1_000_000), "recursion limit exceeded at line 1 column 128");
     }

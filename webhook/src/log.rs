@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::args::Config;
-use crate::decision::Decision;
+use crate::decision::{Decision, Verdict};
 use crate::review::Review;
 use crate::settings::SecretName;
 use crate::text::one_line;
@@ -95,18 +95,21 @@ pub fn starting(config: &Config) {
 
 /// One line for each decision.
 pub(crate) fn decision(review: &Review, decision: &Decision, duration: Duration) {
-    let (verdict, reason, detail) = match decision {
-        Decision::Skip(reason) => ("skipped", reason.code(), reason.to_string()),
-        Decision::Patch(_, warnings) => {
-            ("patched", "annotated", within_limits(warnings).join("; "))
-        }
-        Decision::Deny(reason) => ("denied", reason.code(), reason.summary()),
+    let warnings = || within_limits(&decision.warnings).join("; ");
+    let detail = match &decision.verdict {
+        Verdict::Inject(_) | Verdict::Valid => warnings(),
+        Verdict::Skip(reason) if decision.warnings.is_empty() => reason.to_string(),
+        Verdict::Skip(reason) => format!("{reason}; {}", warnings()),
+        Verdict::Deny(reason) => reason.summary(),
     };
     info!(
-        decision = verdict,
-        reason,
+        decision = decision.verdict.code(),
+        reason = decision.verdict.reason(),
+        webhook = review.endpoint.webhook.code(),
         namespace = one_line(&review.namespace, MAX),
-        pod = one_line(&review.name, MAX),
+        kind = review.kind,
+        name = one_line(&review.name, MAX),
+        owner = review.owner.as_deref().map(|owner| one_line(owner, MAX)),
         uid = one_line(&review.uid, MAX),
         dry_run = review.dry_run,
         duration_us = duration.as_micros() as u64,

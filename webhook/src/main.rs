@@ -1,19 +1,19 @@
 //! Command line of the webhook: arguments, certificate, ports, run.
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
-use webhook::args::Args;
+use webhook::args::{Args, Config};
 use webhook::clock::Clock;
 use webhook::serve::Server;
 use webhook::{log, tls};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args = Args::read();
     log::init(args.log_format, args.log_level);
-    match run(args).await {
+    match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -22,10 +22,25 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
+/// Threads for connections, at the most: each has memory of its own, also on a node of a hundred cores,
+/// and one decides thousands of reviews a second.
+const MAX_THREADS: usize = 4;
+
+fn start(args: Args) -> anyhow::Result<()> {
     let config = args.config()?;
     log::starting(&config);
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(cores.min(MAX_THREADS))
+        // Large reviews, and now and then a file.
+        .max_blocking_threads(config.admission.max_reviews + 1)
+        .build()
+        .context("starting threads")?
+        .block_on(run(config))
+}
 
+async fn run(config: Config) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let mut kept = config.tls.keep(Clock::system())?;
     let tls = tls::server_config(kept.served())?;

@@ -12,7 +12,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::backoff::{Backoff, jittered};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, ClusterError, Doing, Stored};
+use crate::cluster::{
+    Cluster, ClusterError, Configuration, Doing, Kind, Stored, decisive, published,
+};
 use crate::served::Served;
 
 /// From one look to the next when nothing happens: a watch may be deaf.
@@ -41,12 +43,14 @@ enum LookError {
 }
 
 impl LookError {
-    fn log(&self) {
+    /// A conflict is no failure: another replica was faster, and what it did is looked at next.
+    fn report(&self, served: &Served) {
         match self {
-            Self::Cluster(ClusterError::Conflict(_)) => debug!("{self}"),
+            Self::Cluster(ClusterError::Conflict(_)) => return debug!("{self}"),
             Self::Cluster(_) => warn!("{self}"),
             Self::Authority(_) => error!("{self}"),
         }
+        served.failed();
     }
 }
 
@@ -74,11 +78,11 @@ impl<C: Cluster> Manager<C> {
                 }
                 // Another attempt to make a certificate would fail as well.
                 Err(error @ LookError::Authority(_)) => {
-                    error.log();
+                    error.report(&self.served);
                     backoff.delay()
                 }
                 Err(error) => {
-                    error.log();
+                    error.report(&self.served);
                     // A certificate can be renewed without the cluster.
                     self.until(self.replica.renewal_due(self.clock.now())).min(backoff.delay())
                 }
@@ -105,37 +109,52 @@ impl<C: Cluster> Manager<C> {
 
     async fn agree_and_publish(&mut self) -> Result<(), LookError> {
         let cluster = Arc::clone(&self.cluster);
-        let configuration = self.renewing(cluster.configuration()).await;
-        let published = configuration.as_ref().ok().map(|found| match found {
-            None => Published::Absent,
-            Some(configuration) => configuration.published(),
-        });
+        let configurations = self.renewing(cluster.configurations()).await;
+        let known = configurations.as_ref().ok().map(|all| published(all));
         // A bundle that someone wiped comes back even when the Secret can't be read, and a CA is made even
         // when it can't be published.
-        let agreed = self.agree(published.as_ref()).await;
-        let configuration = match (configuration, &agreed) {
-            (Ok(configuration), _) => configuration,
+        let agreed = self.agree(known.as_ref()).await;
+        let configurations = match (configurations, &agreed) {
+            (Ok(configurations), _) => configurations,
             (Err(error), agreed) => {
-                agreed.as_ref().err().into_iter().for_each(LookError::log);
+                agreed.as_ref().err().into_iter().for_each(|also| also.report(&self.served));
                 return Err(error.into());
             }
         };
-        self.log_configured(configuration.is_some());
-        let published = published.unwrap_or(Published::Absent);
-        self.replica.note_published(&published, self.clock.now());
-        let wanted = match &agreed {
-            Ok(()) => self.replica.bundle().filter(|bundle| !published.is(bundle)),
-            Err(_) => self.least(&published),
-        };
-        if let Some(configuration) = configuration
-            && let Some(bundle) = wanted
-        {
-            self.renewing(cluster.publish(&configuration, &bundle)).await?;
+        self.log_configured(configurations.iter().any(|one| one.kind == Kind::Mutating));
+        self.replica.note_published(&published(&configurations), self.clock.now());
+        let outcome = self.publish(&configurations, agreed.is_ok()).await;
+        agreed.and(outcome)
+    }
+
+    /// Publishes in each configuration what it lacks. That one can't be written doesn't keep the other
+    /// from it.
+    async fn publish(
+        &mut self,
+        configurations: &[Configuration],
+        agreed: bool,
+    ) -> Result<(), LookError> {
+        let cluster = Arc::clone(&self.cluster);
+        let decisive = decisive(configurations).map(|one| one.kind);
+        let mut outcome = Ok(());
+        for configuration in configurations {
+            let published = configuration.published();
+            let wanted = match agreed {
+                true => self.replica.bundle().filter(|bundle| !published.is(bundle)),
+                false => self.least(&published),
+            };
+            let Some(bundle) = wanted else { continue };
+            if let Err(error) = self.renewing(cluster.publish(configuration, &bundle)).await {
+                outcome = Err(error.into());
+                continue;
+            }
             let serials: Vec<_> = bundle.certificates().iter().map(Certificate::serial).collect();
-            info!(cas = serials.join(" "), "published");
-            self.replica.note_published(&published.updated(&bundle), self.clock.now());
+            info!(cas = serials.join(" "), to = configuration.kind.name(), "published");
+            if Some(configuration.kind) == decisive {
+                self.replica.note_published(&published.updated(&bundle), self.clock.now());
+            }
         }
-        agreed
+        outcome
     }
 
     /// Without knowing what is in the Secret now, it is only seen to that calls succeed: others may have
@@ -199,7 +218,7 @@ impl<C: Cluster> Manager<C> {
                 Ok(answer) => return answer,
                 Err(_) => {
                     if let Err(error) = self.renew() {
-                        error.log();
+                        error.report(&self.served);
                         return request.await;
                     }
                 }
@@ -212,8 +231,9 @@ impl<C: Cluster> Manager<C> {
             let not_after = leaf.validity().not_after;
             info!(serial = leaf.pair.serial(), %not_after, ca = leaf.issuer.serial(), "certificate");
         }
-        let pair = self.replica.leaf().map(|leaf| &leaf.pair);
-        self.served.set(pair, self.replica.readiness());
+        let leaf = self.replica.leaf();
+        let ca = leaf.map(|leaf| leaf.issuer.validity());
+        self.served.set(leaf.map(|leaf| &leaf.pair), ca, self.replica.readiness());
         Ok(())
     }
 
@@ -245,7 +265,6 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::cluster::Configuration;
     use crate::served::Unready;
 
     const START: OffsetDateTime =
@@ -286,7 +305,8 @@ mod tests {
         fn set_configuration(&mut self, bundles: Option<Vec<Vec<u8>>>) {
             self.version += 1;
             let version = self.version.to_string();
-            self.configuration = bundles.map(|bundles| Configuration { version, bundles });
+            self.configuration =
+                bundles.map(|bundles| Configuration { kind: Kind::Mutating, version, bundles });
             self.told.push((Instant::now(), self.configuration.clone()));
             self.wake();
         }
@@ -356,8 +376,8 @@ mod tests {
     }
 
     impl Cluster for Fake {
-        async fn configuration(&self) -> Result<Option<Configuration>, ClusterError> {
-            self.request(|state| Ok(state.configuration.clone())).await
+        async fn configurations(&self) -> Result<Vec<Configuration>, ClusterError> {
+            self.request(|state| Ok(state.configuration.iter().cloned().collect())).await
         }
 
         async fn publish(

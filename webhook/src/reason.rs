@@ -29,6 +29,12 @@ pub enum SkipReason {
     /// The loader is there already, as we would add it.
     #[error("{LOADER} is there already")]
     AlreadyInjected,
+    /// An update that leaves alone what concerns us.
+    #[error("the update changes nothing that matters")]
+    Unchanged,
+    /// Nothing is injected in this namespace.
+    #[error("the namespace lacks the label {INJECT}=enabled")]
+    NotEnabled,
 }
 
 impl SkipReason {
@@ -42,6 +48,8 @@ impl SkipReason {
             Self::NoRuleset => "no-ruleset",
             Self::InterfacesAlone => "interfaces-alone",
             Self::AlreadyInjected => "already-injected",
+            Self::Unchanged => "unchanged",
+            Self::NotEnabled => "not-enabled",
         }
     }
 }
@@ -132,6 +140,14 @@ pub enum DenyReason {
         "volume {NO_TOKEN_VOLUME} is not an emptyDir, which is what is to be added under this name; rename it"
     )]
     VolumeTaken,
+    /// Pods of this template would be denied.
+    #[error("{template}: {reason}")]
+    InTemplate {
+        /// Where the workload has its template.
+        template: &'static str,
+        /// Why its pods would be denied.
+        reason: Box<DenyReason>,
+    },
 }
 
 impl DenyReason {
@@ -141,6 +157,7 @@ impl DenyReason {
             Self::Ruleset { annotation, diagnostic } => {
                 format!("annotation {annotation}: {}", diagnostic.summary())
             }
+            Self::InTemplate { template, reason } => format!("{template}: {}", reason.summary()),
             other => other.to_string(),
         }
     }
@@ -160,6 +177,7 @@ impl DenyReason {
             Self::NameTaken => "name-taken",
             Self::LoaderDiffers { .. } => "loader-differs",
             Self::VolumeTaken => "volume-taken",
+            Self::InTemplate { reason, .. } => reason.code(),
         }
     }
 }

@@ -87,6 +87,7 @@ impl Reload {
         if let Err(error) = outcome
             && self.seen != seen
         {
+            self.served.failed();
             warn!("{error}; the certificate of before is kept");
         }
         self.seen = seen;
@@ -104,7 +105,7 @@ fn show(
     for doubt in pair.doubts(now) {
         warn!("--tls-cert {}: {doubt}", files.certificate.display());
     }
-    served.show(&pair);
+    served.show(&pair, None);
     log(&pair);
     Ok(())
 }

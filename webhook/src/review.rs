@@ -3,43 +3,57 @@
 //! The format is `admission.k8s.io/v1`
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>).
 
+use std::fmt;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use k8s_openapi::api::core::v1::Pod;
-use kube::core::admission::{AdmissionRequest, AdmissionReview, META_API_VERSION_V1, META_KIND};
-use kube::core::{DynamicObject, GroupVersionKind, GroupVersionResource};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::admission::{META_API_VERSION_V1, META_KIND, Operation};
+use kube::core::{GroupVersionKind, GroupVersionResource};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use crate::decision::{Decision, RequestFacts, decide};
-use crate::json;
+use crate::decision::{Decision, Verdict, decide};
+use crate::endpoint::{Endpoint, Namespace, Webhook};
 use crate::reason::{DenyReason, SkipReason};
 use crate::settings::Settings;
 use crate::text::one_line;
-use crate::warning::within_limits;
+use crate::warning::{Warning, within_limits};
+use crate::workload::{self, Resource, WORKLOADS, Workload};
+use crate::{json, validation};
 
 /// A question of the API server.
 #[derive(Clone, Debug)]
 pub struct Review {
     /// Identifies the question; the answer repeats it.
     pub uid: String,
-    /// Namespace of the pod. The pod itself need not say it.
+    /// By which path it came.
+    pub endpoint: Endpoint,
+    /// Kind of the object.
+    pub kind: &'static str,
+    /// Namespace of the object. The object itself need not say it.
     pub namespace: String,
-    /// Name of the pod, or its `generateName` with a `*`: the name is made up after admission.
+    /// Name of the object, or its `generateName` with a `*`: the name is made up after admission.
     pub name: String,
+    /// Kind and name of the object that made this one.
+    pub owner: Option<String>,
     /// Whether nothing will be stored.
     pub dry_run: bool,
-    /// What is done to the pod.
-    pub facts: RequestFacts,
     subject: Subject,
 }
 
 /// What the question is about.
 #[derive(Clone, Debug)]
 enum Subject {
-    /// A pod to decide about.
+    /// A pod that is made.
     Pod(Box<Pod>),
+    /// A pod that is there, now and before.
+    RunningPod(Box<[Metadata; 2]>),
+    /// A workload, now and before.
+    Workload(&'static Resource, Box<(Workload, Option<Workload>)>),
     /// Something that doesn't concern us, whatever its object is.
     Other(SkipReason),
 }
@@ -66,100 +80,168 @@ pub enum BadReview {
     NoRequest,
     /// A question with a field missing or of the wrong type.
     #[error("the {META_KIND} can't be read: {0}")]
-    Request(#[source] serde_path_to_error::Error<serde_json::Error>),
+    Request(Misread),
     /// Without a uid there is no answer.
     #[error("request.uid is empty")]
     NoUid,
-    /// A question about something else than pods.
+    /// A question about something else than pods or what makes them.
     #[error(
-        "the request is about {what}, not about core/v1 pods; correct the rules in the webhook configuration"
+        "the request is about {what}, not about {ours}; correct the rules in the webhook configuration"
     )]
-    NotPods {
+    NotOurs {
         /// Resource or kind with its group and version.
         what: String,
+        /// What this path is for.
+        ours: &'static str,
     },
     /// The creation of nothing.
     #[error("request.object is missing")]
     NoObject,
-    /// A pod with a field missing or of the wrong type.
-    #[error("request.object is no core/v1 Pod: {0}")]
-    Pod(#[source] serde_path_to_error::Error<serde_json::Error>),
+    /// The update of nothing.
+    #[error("request.oldObject is missing")]
+    NoOldObject,
+    /// An object with a field missing or of the wrong type.
+    #[error("request.{field} is no {what}: {error}")]
+    Object {
+        /// `object` or `oldObject`.
+        field: &'static str,
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong with it.
+        error: Misread,
+    },
+}
+
+/// A field that is missing or of the wrong type.
+#[derive(Debug)]
+pub struct Misread {
+    /// The path to it, or to where it should be; empty at the top.
+    path: String,
+    problem: String,
+}
+
+impl Misread {
+    /// The same, as seen from the object that has what was read in `field`.
+    fn within(self, field: &str) -> Self {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        Self { path: format!("{field}{dot}{}", self.path), ..self }
+    }
+}
+
+impl fmt::Display for Misread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.problem),
+            path => write!(f, "{path}: {}", self.problem),
+        }
+    }
+}
+
+/// `object` and `oldObject` are text first: requests that don't concern us may have any, `exec` for
+/// instance sends PodExecOptions.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AdmissionRequest<Object> {
+    uid: String,
+    kind: GroupVersionKind,
+    resource: GroupVersionResource,
+    #[serde(default)]
+    sub_resource: Option<String>,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    operation: Operation,
+    object: Option<Object>,
+    old_object: Option<Object>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// An object's metadata, and nothing else of it.
+#[derive(Clone, Debug, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    metadata: ObjectMeta,
 }
 
 impl Review {
-    /// Reads the body of a request.
+    /// Reads the body of a request that came to `endpoint`.
     ///
     /// # Errors
     ///
-    /// When it is no AdmissionReview of `admission.k8s.io/v1` about pods.
-    pub fn parse(body: &[u8]) -> Result<Self, BadReview> {
-        let mut review = json::parse(body).map_err(BadReview::Json)?;
-        check_kind(&review)?;
-        // Objects of requests that don't concern us needn't be pods: `exec` sends PodExecOptions.
-        let object = take_objects(&mut review);
-        let review: AdmissionReview<DynamicObject> =
-            from_value(review).map_err(BadReview::Request)?;
-        let request = review.request.ok_or(BadReview::NoRequest)?;
+    /// When it is no AdmissionReview of `admission.k8s.io/v1` about what the endpoint is for.
+    pub fn parse(body: &[u8], endpoint: Endpoint) -> Result<Self, BadReview> {
+        let text = json::check(body).map_err(BadReview::Json)?;
+        let request = request(text)?;
         if request.uid.is_empty() {
             return Err(BadReview::NoUid);
         }
-        check_pods(&request)?;
-
-        let facts = RequestFacts {
-            operation: request.operation,
-            sub_resource: request.sub_resource.filter(|name| !name.is_empty()),
-        };
-        let subject = match facts.skip() {
-            Some(reason) => Subject::Other(reason),
-            None => {
-                let object = object.ok_or(BadReview::NoObject)?;
-                Subject::Pod(from_value(object).map_err(BadReview::Pod)?)
-            }
-        };
-        let name = match &subject {
-            Subject::Pod(pod) if request.name.is_empty() => match &pod.metadata.generate_name {
-                Some(prefix) => format!("{prefix}*"),
-                None => pod.metadata.name.clone().unwrap_or_default(),
-            },
-            _ => request.name,
+        let about = About::check(&request, endpoint.webhook)?;
+        let subject = about.subject(&request, endpoint.webhook)?;
+        let none = ObjectMeta::default();
+        let metadata = subject.metadata().unwrap_or(&none);
+        let name = match &metadata.generate_name {
+            _ if !request.name.is_empty() => request.name,
+            Some(prefix) => format!("{prefix}*"),
+            None => metadata.name.clone().unwrap_or_default(),
         };
         Ok(Self {
             uid: request.uid,
+            endpoint,
+            kind: about.kind(),
             namespace: request.namespace.unwrap_or_default(),
             name,
+            owner: workload::owner(metadata),
             dry_run: request.dry_run,
-            facts,
             subject,
         })
     }
 
-    /// Decides about the pod.
+    /// Decides about the object.
     pub fn decide(&self, settings: &Settings) -> Decision {
-        match &self.subject {
-            Subject::Pod(pod) => decide(pod, &self.facts, settings),
-            Subject::Other(reason) => Decision::Skip(reason.clone()),
+        let namespace = self.endpoint.namespace;
+        match (&self.subject, self.endpoint.webhook) {
+            (Subject::Other(reason), _) => reason.clone().into(),
+            (Subject::Pod(pod), Webhook::Validate) => validation::pod(pod, namespace, settings),
+            (Subject::Pod(pod), Webhook::Mutate) => {
+                let mut decision = decide(pod, settings);
+                if namespace == Namespace::Enforced
+                    && matches!(decision.verdict, Verdict::Inject(_))
+                {
+                    decision.warnings.push(Warning::PodSecurity);
+                }
+                decision
+            }
+            (Subject::RunningPod(both), _) => {
+                let [after, before] = &**both;
+                validation::running_pod(&after.metadata, &before.metadata)
+            }
+            (Subject::Workload(resource, both), _) => {
+                let (after, before) = &**both;
+                validation::workload(resource, after, before.as_ref(), namespace, settings)
+            }
         }
     }
 
     /// The answer to this question, as JSON.
     pub fn answer(&self, decision: &Decision) -> Vec<u8> {
-        let warnings = within_limits(decision.warnings());
         let mut response = Response {
             uid: &self.uid,
             allowed: true,
             status: None,
             patch: None,
             patch_type: None,
-            warnings,
+            warnings: within_limits(&decision.warnings),
         };
-        match decision {
-            Decision::Skip(_) => {}
-            Decision::Patch(patch, _) => {
+        match &decision.verdict {
+            Verdict::Valid | Verdict::Skip(_) => {}
+            Verdict::Inject(patch) => {
                 let patch = serde_json::to_vec(patch).expect("a patch is plain data");
                 response.patch = Some(BASE64_STANDARD.encode(patch));
                 response.patch_type = Some("JSONPatch");
             }
-            Decision::Deny(reason) => {
+            Verdict::Deny(reason) => {
                 response.allowed = false;
                 response.status = Some(Status::from(reason));
             }
@@ -169,43 +251,157 @@ impl Review {
     }
 }
 
-fn check_kind(review: &Value) -> Result<(), BadReview> {
-    let text = |field: &str| review.get(field).and_then(Value::as_str).unwrap_or_default();
-    if (text("kind"), text("apiVersion")) == (META_KIND, META_API_VERSION_V1) {
-        return Ok(());
+fn request(text: &str) -> Result<AdmissionRequest<&RawValue>, BadReview> {
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        kind: Option<&'a RawValue>,
+        #[serde(borrow)]
+        api_version: Option<&'a RawValue>,
+        #[serde(borrow)]
+        request: Option<&'a RawValue>,
     }
-    Err(BadReview::NotReview {
-        kind: one_line(text("kind"), 64),
-        api_version: one_line(text("apiVersion"), 64),
+    // What is no object has none of the fields.
+    let Envelope { kind, api_version, request } = serde_json::from_str(text).unwrap_or_default();
+    let string = |value: Option<&RawValue>| -> String {
+        value.and_then(|value| serde_json::from_str(value.get()).ok()).unwrap_or_default()
+    };
+    let (kind, api_version) = (string(kind), string(api_version));
+    if (kind.as_str(), api_version.as_str()) != (META_KIND, META_API_VERSION_V1) {
+        return Err(BadReview::NotReview {
+            kind: one_line(&kind, 64),
+            api_version: one_line(&api_version, 64),
+        });
+    }
+    let request = request.ok_or(BadReview::NoRequest)?.get();
+    serde_json::from_str(request).map_err(|error| {
+        let misread = explain::<AdmissionRequest<IgnoredAny>>(request, error);
+        BadReview::Request(misread.within("request"))
     })
 }
 
-/// Takes `request.object` out, and `request.oldObject` away.
-fn take_objects(review: &mut Value) -> Option<Value> {
-    let request = review.get_mut("request")?.as_object_mut()?;
-    request.remove("oldObject");
-    request.remove("object").filter(|object| !object.is_null())
+/// Reads an object that is to be decided about.
+fn object<T: DeserializeOwned>(
+    field: &'static str,
+    what: &'static str,
+    text: &RawValue,
+) -> Result<T, BadReview> {
+    let text = text.get();
+    serde_json::from_str(text).map_err(|error| BadReview::Object {
+        field,
+        what,
+        error: explain::<T>(text, error),
+    })
 }
 
-fn check_pods(request: &AdmissionRequest<DynamicObject>) -> Result<(), BadReview> {
-    let GroupVersionResource { group, version, resource, .. } = &request.resource;
-    if (group.as_str(), version.as_str(), resource.as_str()) != ("", "v1", "pods") {
-        let what = one_line(&format!("{group}/{version} {resource}"), 128);
-        return Err(BadReview::NotPods { what });
+/// Where in `text` the error is. To keep track of that costs time, so only what is wrong is read again.
+fn explain<T: DeserializeOwned>(text: &str, error: serde_json::Error) -> Misread {
+    let again = serde_json::from_str::<Value>(text).map(serde_path_to_error::deserialize::<_, T>);
+    match again {
+        Ok(Err(found)) => {
+            let path = found.path().to_string();
+            let path = if path == "." { String::new() } else { path };
+            Misread { path, problem: found.into_inner().to_string() }
+        }
+        _ => Misread { path: String::new(), problem: error.to_string() },
     }
-    let itself = request.sub_resource.as_ref().is_none_or(String::is_empty);
-    let GroupVersionKind { group, version, kind } = &request.kind;
-    if itself && (group.as_str(), version.as_str(), kind.as_str()) != ("", "v1", "Pod") {
-        let what = one_line(&format!("{group}/{version} {kind}"), 128);
-        return Err(BadReview::NotPods { what });
-    }
-    Ok(())
 }
 
-fn from_value<T: DeserializeOwned>(
-    value: Value,
-) -> Result<T, serde_path_to_error::Error<serde_json::Error>> {
-    serde_path_to_error::deserialize(value)
+/// What a request is about.
+#[derive(Clone, Copy)]
+enum About {
+    Pod,
+    Workload(&'static Resource),
+}
+
+impl About {
+    fn check<O>(request: &AdmissionRequest<O>, webhook: Webhook) -> Result<Self, BadReview> {
+        let GroupVersionResource { group, version, resource, .. } = &request.resource;
+        let asked = (group.as_str(), version.as_str(), resource.as_str());
+        let not_ours = |what: String| BadReview::NotOurs {
+            what: one_line(&what, 128),
+            ours: match webhook {
+                Webhook::Mutate => "core/v1 pods",
+                Webhook::Validate => "pods or the workloads that make them",
+            },
+        };
+        let workload = |of: &&Resource| asked == (of.group, of.version, of.plural);
+        let about = match webhook {
+            _ if asked == ("", "v1", "pods") => Self::Pod,
+            Webhook::Mutate => return Err(not_ours(format!("{group}/{version} {resource}"))),
+            Webhook::Validate => WORKLOADS
+                .iter()
+                .find(workload)
+                .map(Self::Workload)
+                .ok_or_else(|| not_ours(format!("{group}/{version} {resource}")))?,
+        };
+        let GroupVersionKind { group: of, version: in_version, kind } = &request.kind;
+        let consistent = (of, in_version, kind.as_str()) == (group, version, about.kind());
+        match request.is_about_part() || consistent {
+            true => Ok(about),
+            false => Err(not_ours(format!("{of}/{in_version} {kind}"))),
+        }
+    }
+
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Pod => "Pod",
+            Self::Workload(resource) => resource.kind,
+        }
+    }
+
+    const fn what(self) -> &'static str {
+        match self {
+            Self::Pod => "core/v1 Pod",
+            Self::Workload(resource) => resource.kind,
+        }
+    }
+
+    fn subject(
+        self,
+        request: &AdmissionRequest<&RawValue>,
+        webhook: Webhook,
+    ) -> Result<Subject, BadReview> {
+        let what = self.what();
+        let after = || request.object.ok_or(BadReview::NoObject);
+        let before = || request.old_object.ok_or(BadReview::NoOldObject);
+        Ok(match (self, &request.operation, webhook) {
+            _ if request.is_about_part() => Subject::Other(SkipReason::SubResource),
+            (Self::Pod, Operation::Create, _) => Subject::Pod(object("object", what, after()?)?),
+            (Self::Pod, Operation::Update, Webhook::Validate) => {
+                let after = object("object", what, after()?)?;
+                Subject::RunningPod(Box::new([after, object("oldObject", what, before()?)?]))
+            }
+            (Self::Workload(resource), Operation::Create, _) => {
+                Subject::Workload(resource, Box::new((object("object", what, after()?)?, None)))
+            }
+            (Self::Workload(resource), Operation::Update, _) => {
+                let after = object("object", what, after()?)?;
+                let before = object("oldObject", what, before()?)?;
+                Subject::Workload(resource, Box::new((after, Some(before))))
+            }
+            _ => Subject::Other(SkipReason::NotCreation),
+        })
+    }
+}
+
+impl<O> AdmissionRequest<O> {
+    /// Whether it is about a subresource, such as `ephemeralcontainers` or `scale`.
+    fn is_about_part(&self) -> bool {
+        self.sub_resource.as_ref().is_some_and(|name| !name.is_empty())
+    }
+}
+
+impl Subject {
+    fn metadata(&self) -> Option<&ObjectMeta> {
+        match self {
+            Self::Pod(pod) => Some(&pod.metadata),
+            Self::RunningPod(both) => Some(&both[0].metadata),
+            Self::Workload(_, both) => Some(&both.0.metadata),
+            Self::Other(_) => None,
+        }
+    }
 }
 
 /// An answer. kube's own type writes the patch as a list of numbers; the API wants it in base64.

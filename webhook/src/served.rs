@@ -1,8 +1,9 @@
 //! The certificate that clients are shown, and whether they can be served with it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use certs::{Pair, Readiness};
+use certs::{Pair, Readiness, Validity};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
@@ -14,6 +15,7 @@ use crate::clock::Clock;
 #[derive(Debug)]
 pub struct Served {
     clock: Clock,
+    failures: AtomicU64,
     // A handshake computes a signature, for which this lock can be taken a thousand times.
     state: RwLock<State>,
 }
@@ -21,9 +23,24 @@ pub struct Served {
 #[derive(Clone, Debug)]
 struct State {
     certified: Option<Arc<CertifiedKey>>,
-    /// The first second of what is shown.
-    not_before: Option<OffsetDateTime>,
+    /// Of what is shown.
+    validity: Option<Validity>,
+    /// Of the CA that issued it, where that is known.
+    ca: Option<Validity>,
     readiness: Readiness,
+}
+
+/// What there is to know of the certificate that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Whether clients can be served.
+    pub ready: bool,
+    /// For how long the certificate is good.
+    pub certificate: Option<Validity>,
+    /// For how long the CA is good that issued it, where it is known.
+    pub ca: Option<Validity>,
+    /// How often something went wrong that had to do with certificates.
+    pub failures: u64,
 }
 
 /// Why clients can't be served.
@@ -47,18 +64,19 @@ impl Served {
     /// Nothing to show yet.
     pub fn new(clock: Clock) -> Self {
         let readiness = Readiness::NoCertificate;
-        Self { clock, state: RwLock::new(State { certified: None, not_before: None, readiness }) }
+        let state = State { certified: None, validity: None, ca: None, readiness };
+        Self { clock, failures: AtomicU64::default(), state: RwLock::new(state) }
     }
 
-    /// Shows `pair` from now on. Clients trust it until its end.
-    pub fn show(&self, pair: &Pair) {
-        self.set(Some(pair), Readiness::Until(pair.validity().not_after));
+    /// Shows `pair` from now on, which a CA of this validity has issued. Clients trust it until its end.
+    pub fn show(&self, pair: &Pair, ca: Option<Validity>) {
+        self.set(Some(pair), ca, Readiness::Until(pair.validity().not_after));
     }
 
-    /// Shows `pair` from now on.
-    pub fn set(&self, pair: Option<&Pair>, readiness: Readiness) {
-        let not_before = pair.map(|pair| pair.validity().not_before);
-        let state = State { certified: pair.map(Pair::certified_key), not_before, readiness };
+    /// Shows `pair` from now on, which a CA of this validity has issued.
+    pub fn set(&self, pair: Option<&Pair>, ca: Option<Validity>, readiness: Readiness) {
+        let certified = pair.map(Pair::certified_key);
+        let state = State { certified, validity: pair.map(Pair::validity), ca, readiness };
         // A state is replaced as a whole, so a panic leaves none half-written.
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
@@ -75,11 +93,26 @@ impl Served {
             Readiness::NoCertificate => Err(Unready::NoCertificate),
             Readiness::NotPublished => Err(Unready::NotPublished),
             Readiness::Until(end) if now > end => Err(Unready::Expired(end)),
-            Readiness::Until(_) => match state.not_before {
-                Some(start) if now < start => Err(Unready::NotYetValid(start)),
+            Readiness::Until(_) => match state.validity {
+                Some(Validity { not_before, .. }) if now < not_before => {
+                    Err(Unready::NotYetValid(not_before))
+                }
                 _ => Ok(()),
             },
         }
+    }
+
+    /// What there is to know now.
+    pub fn facts(&self) -> Facts {
+        let ready = self.ready().is_ok();
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let failures = self.failures.load(Ordering::Relaxed);
+        Facts { ready, certificate: state.validity, ca: state.ca, failures }
+    }
+
+    /// Something went wrong that has to do with certificates. What is shown stays.
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What is shown now.
@@ -98,7 +131,7 @@ impl ResolvesServerCert for Served {
 mod tests {
     use std::sync::Mutex;
 
-    use certs::{Authority, Name, Validity};
+    use certs::{Authority, Name};
     use time::Duration;
 
     use super::*;
@@ -113,7 +146,7 @@ mod tests {
         let clock = Arc::clone(&now);
         let served = Served::new(Clock::new(move || *clock.lock().unwrap()));
         assert_eq!(served.ready(), Err(Unready::NoCertificate));
-        served.show(&pair);
+        served.show(&pair, None);
         let at = |moment| {
             *now.lock().unwrap() = moment;
             served.ready()

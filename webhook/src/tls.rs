@@ -44,7 +44,7 @@ pub struct Managed {
     pub service: String,
     /// The Secret with the CA.
     pub secret: String,
-    /// The MutatingWebhookConfiguration in which the CA is published.
+    /// The MutatingWebhookConfiguration and the ValidatingWebhookConfiguration in which the CA is published.
     pub configuration: String,
     /// How long what lives.
     pub policy: Policy,
@@ -58,7 +58,7 @@ impl fmt::Display for Source {
                 let namespace = namespace.as_deref().unwrap_or("own");
                 write!(
                     f,
-                    "managed for Service {service} in namespace {namespace} with Secret {secret} and MutatingWebhookConfiguration {configuration}; seconds: CA {}, certificate {}, overlap {}",
+                    "managed for Service {service} in namespace {namespace} with Secret {secret} and webhook configurations {configuration}; seconds: CA {}, certificate {}, overlap {}",
                     policy.ca_lifetime().whole_seconds(),
                     policy.certificate_lifetime().whole_seconds(),
                     policy.ca_overlap().whole_seconds(),
@@ -164,7 +164,7 @@ impl Source {
                     write_file(&path, &authority.certificate().pem())
                         .map_err(|error| TlsError::CaFile { path, error })?;
                 }
-                served.show(&pair);
+                served.show(&pair, Some(validity));
             }
         }
         Ok(Kept { served, tasks })
@@ -202,7 +202,8 @@ fn write_file(path: &Path, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// TLS 1.2 and 1.3 with HTTP/1.1, which API servers choose, and HTTP/2.
+/// TLS 1.2 and 1.3 with HTTP/1.1, which is all that API servers speak to webhooks (kubernetes#75791).
+/// Without HTTP/2, a connection has one request at a time.
 ///
 /// # Errors
 ///
@@ -213,7 +214,7 @@ pub fn server_config(served: Arc<Served>) -> Result<Arc<ServerConfig>, TlsError>
         .map_err(TlsError::Rustls)?
         .with_no_client_auth()
         .with_cert_resolver(served);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 

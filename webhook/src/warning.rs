@@ -4,7 +4,7 @@ use std::fmt;
 
 use ruleset::Diagnostic;
 
-use crate::names::{EGRESS_RULESET, INTERFACES, PREFIX, RULESET};
+use crate::names::{EGRESS_RULESET, INJECT, INTERFACES, PREFIX, RULESET};
 use crate::text::one_line;
 
 /// What the pod's author should know, although the pod is admitted. `Display` gives one line.
@@ -20,13 +20,61 @@ pub enum Warning {
     /// Interfaces, but nothing to attach to them.
     InterfacesAlone,
     /// An annotation under our prefix that means nothing.
-    UnknownAnnotation(String),
+    UnknownAnnotation {
+        /// Its name.
+        name: String,
+        /// The one that was meant, perhaps.
+        resembles: Option<&'static str>,
+    },
     /// So many more of them.
     MoreUnknownAnnotations(usize),
     /// A runtime class that sounds like one with a kernel of its own.
     SandboxRuntime(String),
     /// A node that no kubelet runs.
     VirtualNode,
+    /// The namespace enforces a level of Pod Security that doesn't let the loader in.
+    PodSecurity,
+    /// The namespace isn't labelled.
+    NotEnabled,
+    /// The annotation stands on a workload instead of its template.
+    OnWorkload {
+        /// Its name.
+        annotation: &'static str,
+        /// Where it should stand.
+        template: &'static str,
+    },
+    /// Rules expect packets at a port that no container declares.
+    UndeclaredPort {
+        /// `TCP` or `UDP`.
+        protocol: &'static str,
+        /// The port.
+        port: u16,
+    },
+    /// A pod is about to start without the loader that its annotations ask for.
+    LoaderMissing,
+    /// The annotations of a pod that runs were changed.
+    RunningPod,
+}
+
+impl Warning {
+    /// A stable word for metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Ruleset { .. } => "ruleset",
+            Self::InterfacesAlone => "interfaces-alone",
+            Self::UnknownAnnotation { .. } | Self::MoreUnknownAnnotations(_) => {
+                "unknown-annotation"
+            }
+            Self::SandboxRuntime(_) => "sandbox-runtime",
+            Self::VirtualNode => "virtual-node",
+            Self::PodSecurity => "pod-security",
+            Self::NotEnabled => "not-enabled",
+            Self::OnWorkload { .. } => "on-workload",
+            Self::UndeclaredPort { .. } => "undeclared-port",
+            Self::LoaderMissing => "loader-missing",
+            Self::RunningPod => "running-pod",
+        }
+    }
 }
 
 impl fmt::Display for Warning {
@@ -39,9 +87,14 @@ impl fmt::Display for Warning {
                 f,
                 "annotation {INTERFACES} does nothing without {RULESET} or {EGRESS_RULESET}"
             ),
-            Self::UnknownAnnotation(name) => {
+            Self::UnknownAnnotation { name, resembles: None } => {
                 write!(f, "annotation {} is unknown and does nothing", one_line(name, 100))
             }
+            Self::UnknownAnnotation { name, resembles: Some(known) } => write!(
+                f,
+                "annotation {} is unknown and does nothing; did you mean {known}?",
+                one_line(name, 100)
+            ),
             Self::MoreUnknownAnnotations(count) => {
                 write!(f, "{count} more annotations under {PREFIX} are unknown and do nothing")
             }
@@ -52,6 +105,27 @@ impl fmt::Display for Warning {
             ),
             Self::VirtualNode => f.write_str(
                 "the pod may run on a virtual node; where that takes no eBPF, sfunnel-loader fails and the pod won't start",
+            ),
+            Self::PodSecurity => f.write_str(
+                "the namespace enforces Pod Security baseline or restricted, which refuses pods with sfunnel-loader (capabilities BPF and NET_ADMIN); it needs the label pod-security.kubernetes.io/enforce=privileged",
+            ),
+            Self::NotEnabled => write!(
+                f,
+                "pods get no rules here: the namespace lacks the label {INJECT}=enabled"
+            ),
+            Self::OnWorkload { annotation, template } => write!(
+                f,
+                "annotation {annotation} does nothing here: move it to {template}.metadata.annotations"
+            ),
+            Self::UndeclaredPort { protocol, port } => write!(
+                f,
+                "annotation {RULESET} expects funnelled packets at {protocol} port {port}, which no container declares; pods see a Service's targetPort, not its port"
+            ),
+            Self::LoaderMissing => f.write_str(
+                "the pod starts without its rules: sfunnel-loader was not added, or was taken out again (is the MutatingWebhookConfiguration there?)",
+            ),
+            Self::RunningPod => f.write_str(
+                "a pod reads its rules when it starts: the changed annotations do nothing before the pod is made anew",
             ),
         }
     }
@@ -96,6 +170,10 @@ pub fn within_limits(warnings: &[Warning]) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn unknown(name: String) -> Warning {
+        Warning::UnknownAnnotation { name, resembles: None }
+    }
+
     #[test]
     fn few_warnings_stay() {
         let lines = within_limits(&[Warning::VirtualNode, Warning::InterfacesAlone]);
@@ -109,7 +187,7 @@ mod tests {
     #[test]
     fn a_warning_is_one_line_whatever_it_quotes() {
         let name = format!("sfunnel.io/a\nb\u{1b}{}", "ü".repeat(500));
-        let lines = within_limits(&[Warning::UnknownAnnotation(name)]);
+        let lines = within_limits(&[unknown(name)]);
         assert!(lines[0].starts_with("annotation sfunnel.io/a\\nb\\u{1b}üü"), "{}", lines[0]);
         assert!(lines[0].ends_with("ü… is unknown and does nothing"));
         assert!(!lines[0].contains(char::is_control) && lines[0].chars().count() <= MAX_ONE);
@@ -117,7 +195,7 @@ mod tests {
 
     #[test]
     fn many_warnings_are_counted() {
-        let warnings = vec![Warning::UnknownAnnotation("ü".repeat(90)); 100];
+        let warnings = vec![unknown("ü".repeat(90)); 100];
         let lines = within_limits(&warnings);
         let size: usize = lines.iter().map(|line| line.chars().count()).sum();
         assert!(size <= MAX_ALL, "{size}");
@@ -129,7 +207,7 @@ mod tests {
 
     #[test]
     fn warnings_that_just_fit_are_all_shown() {
-        let warning = Warning::UnknownAnnotation("ü".repeat(89));
+        let warning = unknown("ü".repeat(89));
         assert_eq!(warning.to_string().chars().count(), MAX_ALL / 32);
         let mut warnings = vec![warning; 32];
         assert_eq!(within_limits(&warnings).len(), 32);

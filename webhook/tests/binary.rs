@@ -164,7 +164,9 @@ fn a_self_signed_server_answers_logs_and_ends() {
         ("decision", "denied"),
         ("reason", "bad-ruleset"),
         ("namespace", "shop"),
-        ("pod", "web-*"),
+        ("kind", "Pod"),
+        ("webhook", "mutate"),
+        ("name", "web-*"),
         ("uid", "705ab4f5"),
     ] {
         assert_eq!(line[field], value, "{line}");

@@ -1,0 +1,127 @@
+//! Bodies of requests: how large one may be, how long it may take, and how many bytes of all of them are
+//! kept at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::connections::Connections;
+
+/// Reads bodies, within limits.
+#[derive(Debug)]
+pub struct Bodies {
+    limits: Limits,
+    /// A permit for each byte.
+    room: Arc<Semaphore>,
+}
+
+/// What bodies are limited by.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one, at the most.
+    pub bytes: usize,
+    /// From a request's header to the end of its body.
+    pub time: Duration,
+    /// Bytes of all bodies that are read or worked on, at the most; not fewer than `bytes`.
+    pub bytes_of_all: usize,
+}
+
+/// A body that is there in whole. Its bytes count until it is dropped.
+#[derive(Debug)]
+pub struct Whole {
+    /// The body.
+    pub bytes: Vec<u8>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a body is not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    /// It is larger than it may be.
+    #[error("the body has more than {0} bytes (--max-body-bytes)")]
+    TooLarge(usize),
+    /// It takes longer than it may.
+    #[error("the body did not arrive within {} s (--body-timeout)", .0.as_secs())]
+    Slow(Duration),
+    /// The client didn't send all of it.
+    #[error("the body broke off")]
+    Broken,
+    /// Others fill what memory there is for bodies.
+    #[error(
+        "busy with bodies of {0} bytes in all (--max-body-bytes times --max-concurrent-reviews); ask again"
+    )]
+    NoRoom(usize),
+}
+
+/// How long a body waits until others are done. The API server gives up after 5 s, as the manifests tell
+/// it; it had better hear what is wrong before.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(2);
+/// From one attempt at making room to the next.
+const RETRY: Duration = Duration::from_millis(50);
+
+impl Bodies {
+    /// Bodies within these limits.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, room: Arc::new(Semaphore::new(limits.bytes_of_all)) }
+    }
+
+    /// Reads a body. When others leave no room for it, those of `connections` make room that are slow.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is exceeded.
+    pub async fn read(&self, body: Body, connections: &Connections) -> Result<Whole, Unread> {
+        let Limits { bytes, time, .. } = self.limits;
+        // What announces its size is refused before it is sent.
+        if body.size_hint().lower() > bytes as u64 {
+            return Err(Unread::TooLarge(bytes));
+        }
+        let read = self.collect(body, connections);
+        timeout(time, read).await.unwrap_or(Err(Unread::Slow(time)))
+    }
+
+    async fn collect(&self, mut body: Body, connections: &Connections) -> Result<Whole, Unread> {
+        let mut whole = Whole { bytes: Vec::new(), _room: None };
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Unread::Broken)?;
+            // Trailers mean nothing to us.
+            let Ok(data) = frame.into_data() else { continue };
+            if whole.bytes.len() + data.len() > self.limits.bytes {
+                return Err(Unread::TooLarge(self.limits.bytes));
+            }
+            let room = self.room(data.len(), connections).await?;
+            match &mut whole._room {
+                Some(before) => before.merge(room),
+                none => *none = Some(room),
+            }
+            whole.bytes.extend_from_slice(&data);
+        }
+        Ok(whole)
+    }
+
+    /// Room for so many bytes more.
+    async fn room(
+        &self,
+        bytes: usize,
+        connections: &Connections,
+    ) -> Result<OwnedSemaphorePermit, Unread> {
+        let permits = u32::try_from(bytes).map_err(|_| Unread::TooLarge(self.limits.bytes))?;
+        let room = || Arc::clone(&self.room);
+        if let Ok(permit) = room().try_acquire_many_owned(permits) {
+            return Ok(permit);
+        }
+        let end = Instant::now() + ROOM_TIMEOUT;
+        while Instant::now() < end {
+            connections.cut_for_a_body();
+            let next = (Instant::now() + RETRY).min(end);
+            if let Ok(permit) = timeout_at(next, room().acquire_many_owned(permits)).await {
+                return Ok(permit.expect("nobody closes the semaphore"));
+            }
+        }
+        Err(Unread::NoRoom(self.limits.bytes_of_all))
+    }
+}

@@ -1,0 +1,257 @@
+//! The open connections of a port: so many at the most, and nobody is waited for too long.
+//!
+//! A connection is always in one [`Phase`]. What the server waits for is limited in time, and when there is
+//! no room for another connection, the one goes that the server has waited for longest. So a client that
+//! stalls holds up nobody but itself, however many of them there are.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{interval, timeout};
+
+use crate::metrics::Metrics;
+
+/// What a connection is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The client is to do its part of the TLS handshake.
+    Handshake,
+    /// The client is to send the header of a request, which has begun or is the first one.
+    Header,
+    /// The client is to send the body of a request.
+    Body,
+    /// The server is to answer.
+    Work,
+    /// The client may send another request.
+    Idle,
+}
+
+/// Why a connection was ended by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The handshake took too long.
+    Handshake,
+    /// The header took too long.
+    Header,
+    /// No further request came.
+    Idle,
+    /// Room was needed, and this one had been waited for longest.
+    Room,
+}
+
+impl Cut {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Handshake, Self::Header, Self::Idle, Self::Room];
+
+    /// A stable word for logs and metrics.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Header => "header",
+            Self::Idle => "idle",
+            Self::Room => "room",
+        }
+    }
+}
+
+/// For how long clients are waited for. Bodies have a limit of their own, which is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a handshake.
+    pub handshake: Duration,
+    /// For a header, from its first byte; for the first header, from the connection's start.
+    pub header: Duration,
+    /// For the next request.
+    pub idle: Duration,
+}
+
+/// The open connections of a port.
+#[derive(Debug)]
+pub struct Connections {
+    patience: Patience,
+    slots: Arc<Semaphore>,
+    open: Mutex<HashMap<u64, Arc<Connection>>>,
+    next: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Connection {
+    state: Mutex<State>,
+    end: Notify,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    phase: Phase,
+    since: Instant,
+    /// Whether a request was answered.
+    served: bool,
+    cut: Option<Cut>,
+}
+
+/// Keeps a connection among the open ones.
+#[derive(Debug)]
+pub struct Open {
+    connections: Arc<Connections>,
+    id: u64,
+    connection: Arc<Connection>,
+    _slot: OwnedSemaphorePermit,
+}
+
+/// From one look at all connections to the next; limits are kept as exactly as this.
+const SWEEP: Duration = Duration::from_millis(250);
+/// A client that takes longer than this for what it should do at once is slow.
+const SLOW: Duration = Duration::from_millis(500);
+/// From one attempt at making room to the next.
+const RETRY: Duration = Duration::from_millis(50);
+
+impl Connections {
+    /// None yet, and `limit` at the most.
+    pub fn new(limit: usize, patience: Patience, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            patience,
+            slots: Arc::new(Semaphore::new(limit)),
+            open: Mutex::default(),
+            next: AtomicU64::default(),
+            metrics,
+        })
+    }
+
+    /// Makes room for a connection that was accepted, and begins with `phase`.
+    pub async fn open(self: &Arc<Self>, phase: Phase) -> Open {
+        let slot = loop {
+            if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+                break slot;
+            }
+            self.cut_for_a_connection();
+            let slot = timeout(RETRY, Arc::clone(&self.slots).acquire_owned()).await;
+            if let Ok(slot) = slot {
+                break slot.expect("nobody closes the semaphore");
+            }
+        };
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let state = State { phase, since: Instant::now(), served: false, cut: None };
+        let connection = Arc::new(Connection { state: Mutex::new(state), end: Notify::new() });
+        self.all().insert(id, Arc::clone(&connection));
+        Open { connections: Arc::clone(self), id, connection, _slot: slot }
+    }
+
+    /// Ends those that were waited for long enough, again and again.
+    pub async fn sweep(&self) -> Infallible {
+        let mut tick = interval(SWEEP);
+        loop {
+            tick.tick().await;
+            let now = Instant::now();
+            for connection in self.all().values() {
+                let State { phase, since, .. } = *connection.state();
+                let limit = match phase {
+                    Phase::Handshake => Some((self.patience.handshake, Cut::Handshake)),
+                    Phase::Header => Some((self.patience.header, Cut::Header)),
+                    Phase::Idle => Some((self.patience.idle, Cut::Idle)),
+                    Phase::Body | Phase::Work => None,
+                };
+                if let Some((limit, cut)) = limit
+                    && now.saturating_duration_since(since) > limit
+                {
+                    self.cut(connection, cut);
+                }
+            }
+        }
+    }
+
+    /// Ends the connection whose client has been slow with a body for longest. Whether there is one.
+    pub fn cut_for_a_body(&self) -> bool {
+        self.cut_longest(|state, waited| {
+            (state.phase == Phase::Body && waited > SLOW).then_some(())
+        })
+    }
+
+    /// First those go that are slow and were of no use yet, then those of which nothing is expected, then
+    /// those that just began. Who works stays.
+    fn cut_for_a_connection(&self) {
+        self.cut_longest(|state, waited| match state.phase {
+            Phase::Work => None,
+            Phase::Idle => Some(1),
+            _ if waited <= SLOW => Some(2),
+            Phase::Header if state.served => Some(1),
+            Phase::Handshake | Phase::Header | Phase::Body => Some(0),
+        });
+    }
+
+    /// Ends the connection with the least rank, among these the one that was waited for longest.
+    fn cut_longest<R: Ord>(&self, rank: impl Fn(&State, Duration) -> Option<R>) -> bool {
+        let now = Instant::now();
+        let all = self.all();
+        let candidates = all.values().filter_map(|connection| {
+            let state = *connection.state();
+            let waited = now.saturating_duration_since(state.since);
+            let rank = rank(&state, waited).filter(|_| state.cut.is_none())?;
+            Some(((rank, state.since), connection))
+        });
+        let first = candidates.min_by(|(a, _), (b, _)| a.cmp(b));
+        first.map(|(_, connection)| self.cut(connection, Cut::Room)).is_some()
+    }
+
+    fn cut(&self, connection: &Connection, cut: Cut) {
+        let mut state = connection.state();
+        if state.cut.is_none() {
+            state.cut = Some(cut);
+            self.metrics.cut(cut);
+            connection.end.notify_one();
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        // A map that was changed in whole or not at all.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// What is now to be done.
+    pub fn enter(&self, phase: Phase) {
+        let mut state = self.state();
+        state.served |= phase == Phase::Idle;
+        (state.phase, state.since) = (phase, Instant::now());
+    }
+
+    /// Bytes came from the client: after a pause, they are the next request's.
+    pub fn heard(&self) {
+        if self.state().phase == Phase::Idle {
+            self.enter(Phase::Header);
+        }
+    }
+
+    /// Returns when the connection is to end, with the reason.
+    pub async fn ended(&self) -> Cut {
+        loop {
+            self.end.notified().await;
+            if let Some(cut) = self.state().cut {
+                return cut;
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    /// The connection.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connections.all().remove(&self.id);
+    }
+}

@@ -1,0 +1,76 @@
+//! Whether what arrives through a funnel arrives at a port that the pod knows.
+//!
+//! A Service's `port` is not what a pod sees: kube-proxy has put the `targetPort` in its place. A rule for
+//! the former never matches, which is easily mistaken and hard to see. Services are not looked up: they
+//! are often applied after the workload, and the right to read all of them is a high price for a warning.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::PodSpec;
+use ruleset::ast::{Action, PortRange, Protocol, Rule, Ruleset, Verb};
+
+use crate::annotations::Wishes;
+use crate::warning::Warning;
+
+/// Ports that are named, at the most.
+const MAX: usize = 8;
+
+/// Warns of ports where rules expect funnelled packets, and of which no container says that it listens
+/// there. A pod that declares no ports at all has said nothing that could be compared.
+pub fn undeclared(wishes: &Wishes, spec: &PodSpec) -> Vec<Warning> {
+    let declared = declared(spec);
+    let Some(ingress) = wishes.ingress.as_ref().filter(|_| !declared.is_empty()) else {
+        return Vec::new();
+    };
+    let expected: BTreeSet<_> = ingress
+        .rules
+        .iter()
+        .filter_map(arrival)
+        .filter(|arrival| !declared.contains(arrival))
+        .filter(|(_, port)| !wishes.egress.as_ref().is_some_and(|rules| sends_from(rules, *port)))
+        .collect();
+    let warning = |(protocol, port)| Warning::UndeclaredPort { protocol, port };
+    expected.into_iter().take(MAX).map(warning).collect()
+}
+
+/// Protocol, as Kubernetes writes it, and number.
+type Port = (&'static str, u16);
+
+fn declared(spec: &PodSpec) -> BTreeSet<Port> {
+    let init = spec.init_containers.iter().flatten();
+    let ports = spec.containers.iter().chain(init).flat_map(|c| c.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            let number = u16::try_from(port.container_port).ok()?;
+            let protocol = match port.protocol.as_deref() {
+                None | Some("TCP") => "TCP",
+                Some("UDP") => "UDP",
+                Some(_) => return None,
+            };
+            Some((protocol, number))
+        })
+        .collect()
+}
+
+/// The one port at which a rule expects funnelled packets.
+fn arrival(rule: &Rule) -> Option<Port> {
+    let unfunnels = matches!(
+        rule.action,
+        Action::Unfunnel { .. } | Action::Translate { verb: Verb::Unfunnel, .. }
+    );
+    let PortRange { first, last } = rule.matches.dport.as_ref()?.single()?;
+    let protocol = match rule.matches.protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    };
+    (unfunnels && first == last).then_some((protocol, first.get()))
+}
+
+/// Whether the pod itself funnels from that port: then what arrives there is an answer.
+fn sends_from(egress: &Ruleset, port: u16) -> bool {
+    egress.rules.iter().any(|rule| match rule.action {
+        Action::Funnel { sport, .. } => sport.get() == port,
+        Action::Translate { sport, .. } => (sport.first.get()..=sport.last.get()).contains(&port),
+        _ => false,
+    })
+}

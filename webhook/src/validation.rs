@@ -1,0 +1,76 @@
+//! What a validating webhook says of objects that are, or make, pods. Nothing here reads a clock, a
+//! socket or the cluster.
+//!
+//! A pod is refused when it is made; by then its author has seen a Deployment accepted. So the template is
+//! judged with the Deployment, exactly as its pods will be. Only mistakes of the author are denied, and
+//! only where they were just made: a controller that scales an old ReplicaSet down must not fail on them.
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::decision::{Decision, Verdict, decide};
+use crate::endpoint::Namespace;
+use crate::reason::{DenyReason, SkipReason};
+use crate::settings::Settings;
+use crate::warning::Warning;
+use crate::workload::{Resource, Workload, ours};
+
+/// Decides about a workload that is created or, with `before`, updated.
+pub fn workload(
+    resource: &Resource,
+    workload: &Workload,
+    before: Option<&Workload>,
+    namespace: Namespace,
+    settings: &Settings,
+) -> Decision {
+    if before.is_some_and(|before| workload.same_to_us(before)) {
+        return SkipReason::Unchanged.into();
+    }
+    let Decision { verdict, mut warnings } = decide(&workload.pod(), settings);
+    let template = resource.template;
+    let misplaced = workload.misplaced().into_iter();
+    warnings.extend(misplaced.map(|annotation| Warning::OnWorkload { annotation, template }));
+    let verdict = match verdict {
+        Verdict::Skip(reason) => Verdict::Skip(reason),
+        _ if namespace == Namespace::Unlabelled => {
+            return Decision {
+                verdict: Verdict::Skip(SkipReason::NotEnabled),
+                warnings: vec![Warning::NotEnabled],
+            };
+        }
+        Verdict::Deny(reason) => {
+            warnings.clear();
+            Verdict::Deny(DenyReason::InTemplate { template, reason: Box::new(reason) })
+        }
+        Verdict::Inject(_) | Verdict::Valid => Verdict::Valid,
+    };
+    if verdict == Verdict::Valid && namespace == Namespace::Enforced {
+        warnings.push(Warning::PodSecurity);
+    }
+    Decision { verdict, warnings }
+}
+
+/// Decides about a pod that is created, after all mutating webhooks.
+pub fn pod(pod: &Pod, namespace: Namespace, settings: &Settings) -> Decision {
+    let admitted = |warning| Decision { verdict: Verdict::Valid, warnings: vec![warning] };
+    match (decide(pod, settings).verdict, namespace) {
+        (Verdict::Skip(reason), _) => reason.into(),
+        (_, Namespace::Unlabelled) => Decision {
+            verdict: Verdict::Skip(SkipReason::NotEnabled),
+            warnings: vec![Warning::NotEnabled],
+        },
+        (Verdict::Inject(_) | Verdict::Valid, _) => admitted(Warning::LoaderMissing),
+        // In a rolling update of this webhook, another version may have added it.
+        (Verdict::Deny(DenyReason::LoaderDiffers { .. }), _) => SkipReason::AlreadyInjected.into(),
+        (verdict @ Verdict::Deny(_), _) => Decision { verdict, warnings: Vec::new() },
+    }
+}
+
+/// Decides about an update of a pod, which runs, or is about to.
+pub fn running_pod(after: &ObjectMeta, before: &ObjectMeta) -> Decision {
+    let warnings = match ours(after).eq(ours(before)) {
+        true => Vec::new(),
+        false => vec![Warning::RunningPod],
+    };
+    Decision { verdict: Verdict::Skip(SkipReason::NotCreation), warnings }
+}
