@@ -11,9 +11,15 @@ mod golden;
 mod hostile;
 #[path = "admission/lifecycle.rs"]
 mod lifecycle;
+#[path = "admission/limits.rs"]
+mod limits;
+#[path = "admission/metrics.rs"]
+mod metrics;
 #[path = "admission/properties.rs"]
 mod properties;
 #[path = "admission/review.rs"]
 mod review;
 #[path = "admission/server.rs"]
 mod server;
+#[path = "admission/validate.rs"]
+mod validate;

@@ -1,5 +1,8 @@
 //! Bodies of requests: how large one may be, how long it may take, and how many bytes of all of them are
-//! kept at once.
+//! there at once.
+//!
+//! Room for a body is reserved in whole before it is read. Bodies that wait for each other's last bytes
+//! would wait for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +12,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::connections::Connections;
+use crate::connections::{Connection, Connections, Phase};
 
 /// Reads bodies, within limits.
 #[derive(Debug)]
@@ -26,7 +29,10 @@ pub struct Limits {
     pub bytes: usize,
     /// From a request's header to the end of its body.
     pub time: Duration,
-    /// Bytes of all bodies that are read or worked on, at the most; not fewer than `bytes`.
+    /// Bytes of one that needs no room of its own, at the most: as many connections as there are may have
+    /// one.
+    pub small: usize,
+    /// Bytes of all others that are read or worked on, at the most; not fewer than `bytes`.
     pub bytes_of_all: usize,
 }
 
@@ -69,59 +75,79 @@ impl Bodies {
         Self { limits, room: Arc::new(Semaphore::new(limits.bytes_of_all)) }
     }
 
-    /// Reads a body. When others leave no room for it, those of `connections` make room that are slow.
+    /// Reads the body of a request on `connection`. When others leave no room for it, those of `others` make
+    /// room that are slow.
     ///
     /// # Errors
     ///
     /// The limit that is exceeded.
-    pub async fn read(&self, body: Body, connections: &Connections) -> Result<Whole, Unread> {
-        let Limits { bytes, time, .. } = self.limits;
+    pub async fn read(
+        &self,
+        mut body: Body,
+        connection: Option<&Connection>,
+        others: &Connections,
+    ) -> Result<Whole, Unread> {
+        let Limits { bytes, time, small, .. } = self.limits;
+        let size = body.size_hint();
         // What announces its size is refused before it is sent.
-        if body.size_hint().lower() > bytes as u64 {
+        if size.lower() > bytes as u64 {
             return Err(Unread::TooLarge(bytes));
         }
-        let read = self.collect(body, connections);
-        timeout(time, read).await.unwrap_or(Err(Unread::Slow(time)))
+        let most = size.upper().and_then(|size| usize::try_from(size).ok()).unwrap_or(bytes);
+        let room = match most.min(bytes) {
+            size if size <= small => None,
+            size => match self.room(size, connection, others).await {
+                Ok(room) => Some(room),
+                Err(refused) => {
+                    // An answer amid the body may get lost on its way.
+                    let _ = timeout(time, async { while body.frame().await.is_some() {} }).await;
+                    return Err(refused);
+                }
+            },
+        };
+        let whole = timeout(time, collect(body, bytes)).await;
+        Ok(Whole { bytes: whole.unwrap_or(Err(Unread::Slow(time)))?, _room: room })
     }
 
-    async fn collect(&self, mut body: Body, connections: &Connections) -> Result<Whole, Unread> {
-        let mut whole = Whole { bytes: Vec::new(), _room: None };
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Unread::Broken)?;
-            // Trailers mean nothing to us.
-            let Ok(data) = frame.into_data() else { continue };
-            if whole.bytes.len() + data.len() > self.limits.bytes {
-                return Err(Unread::TooLarge(self.limits.bytes));
-            }
-            let room = self.room(data.len(), connections).await?;
-            match &mut whole._room {
-                Some(before) => before.merge(room),
-                none => *none = Some(room),
-            }
-            whole.bytes.extend_from_slice(&data);
-        }
-        Ok(whole)
-    }
-
-    /// Room for so many bytes more.
+    /// Room for so many bytes.
     async fn room(
         &self,
         bytes: usize,
-        connections: &Connections,
+        connection: Option<&Connection>,
+        others: &Connections,
     ) -> Result<OwnedSemaphorePermit, Unread> {
         let permits = u32::try_from(bytes).map_err(|_| Unread::TooLarge(self.limits.bytes))?;
         let room = || Arc::clone(&self.room);
         if let Ok(permit) = room().try_acquire_many_owned(permits) {
             return Ok(permit);
         }
+        let enter = |phase| connection.into_iter().for_each(|one| one.enter(phase));
+        // Now the client is it that waits.
+        enter(Phase::Work);
         let end = Instant::now() + ROOM_TIMEOUT;
+        let mut acquired = std::pin::pin!(room().acquire_many_owned(permits));
         while Instant::now() < end {
-            connections.cut_for_a_body();
+            others.cut_for_a_body();
             let next = (Instant::now() + RETRY).min(end);
-            if let Ok(permit) = timeout_at(next, room().acquire_many_owned(permits)).await {
+            if let Ok(permit) = timeout_at(next, &mut acquired).await {
+                enter(Phase::Body);
                 return Ok(permit.expect("nobody closes the semaphore"));
             }
         }
         Err(Unread::NoRoom(self.limits.bytes_of_all))
     }
+}
+
+async fn collect(mut body: Body, most: usize) -> Result<Vec<u8>, Unread> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Unread::Broken)?;
+        // Trailers mean nothing to us.
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > most {
+            return Err(Unread::TooLarge(most));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
 }

@@ -94,6 +94,7 @@ pub fn admission(
     let bodies = Bodies::new(Limits {
         bytes: admission.max_body,
         time: admission.body_timeout,
+        small: SMALL,
         bytes_of_all: admission.max_body.saturating_mul(admission.max_reviews),
     });
     let turns = Arc::new(Semaphore::new(admission.max_reviews));
@@ -186,7 +187,8 @@ async fn review(
         return Err(Refusal::MediaType);
     }
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
-    let body = reviewer.bodies.read(request.into_body(), &reviewer.connections).await?;
+    let body = request.into_body();
+    let body = reviewer.bodies.read(body, connection.as_deref(), &reviewer.connections).await?;
     if let Some(connection) = connection {
         connection.enter(Phase::Work);
     }

@@ -255,10 +255,9 @@ impl Collector for Certificate {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Facts { ready, certificate, ca, failures } = self.0.facts();
         let help = "Attempts to read, agree on, publish or renew certificates that failed";
-        let name = format!("{PREFIX}_certificate_failures");
-        put(&mut encoder, &name, help, &ConstCounter::new(failures))?;
+        put(&mut encoder, "certificate_failures", help, &ConstCounter::new(failures))?;
         let mut gauge = |name: &str, help: &str, value: i64| {
-            put(&mut encoder, &format!("{PREFIX}_{name}"), help, &ConstGauge::new(value))
+            put(&mut encoder, name, help, &ConstGauge::new(value))
         };
         gauge("ready", "1 if API servers can be served, as /readyz says", ready.into())?;
         if let Some(Validity { not_after, .. }) = certificate {

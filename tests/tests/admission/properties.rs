@@ -2,12 +2,12 @@
 
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::Pod;
-use kube::core::admission::Operation;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use webhook::decision::{Decision, RequestFacts, decide};
+use webhook::decision::{Decision, Verdict, decide};
+use webhook::endpoint::{Endpoint, Namespace, Webhook};
 use webhook::reason::SkipReason;
 use webhook::review::Review;
 use webhook::settings::Settings;
@@ -114,8 +114,7 @@ fn pod() -> impl Strategy<Value = Value> {
 
 fn decide_json(pod: &Value, settings: &Settings) -> Decision {
     let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
-    let facts = RequestFacts { operation: Operation::Create, sub_resource: None };
-    decide(&pod, &facts, settings)
+    decide(&pod, settings)
 }
 
 fn patched(pod: &Value, patch: &Patch) -> Value {
@@ -161,19 +160,19 @@ proptest! {
     #[test]
     fn a_patch_applies_keeps_the_rest_and_is_the_last_one(pod in pod(), secret: bool) {
         let settings = settings(secret);
-        let Decision::Patch(patch, _) = decide_json(&pod, &settings) else {
+        let Verdict::Inject(patch) = decide_json(&pod, &settings).verdict else {
             panic!("not patched: {pod}");
         };
         let injected = patched(&pod, &patch);
         prop_assert_eq!(&undo(injected.clone(), &pod, secret), &pod);
-        prop_assert_eq!(decide_json(&injected, &settings), Decision::Skip(SkipReason::AlreadyInjected));
+        prop_assert_eq!(decide_json(&injected, &settings), SkipReason::AlreadyInjected.into());
     }
 
     /// Another webhook may move the loader and add containers of its own.
     #[test]
     fn the_loader_is_known_again_anywhere(pod in pod(), before in vec(named("[a-m][a-z]{0,4}"), 0..4), at: prop::sample::Index) {
         let settings = settings(false);
-        let Decision::Patch(patch, _) = decide_json(&pod, &settings) else {
+        let Verdict::Inject(patch) = decide_json(&pod, &settings).verdict else {
             panic!("not patched: {pod}");
         };
         let mut injected = patched(&pod, &patch);
@@ -182,7 +181,7 @@ proptest! {
         list.splice(0..0, before);
         let at = at.index(list.len() + 1);
         list.insert(at, loader);
-        prop_assert_eq!(decide_json(&injected, &settings), Decision::Skip(SkipReason::AlreadyInjected));
+        prop_assert_eq!(decide_json(&injected, &settings), SkipReason::AlreadyInjected.into());
     }
 
     /// A review with bytes changed, added or cut is refused or decided, and never ends in a panic.
@@ -196,10 +195,11 @@ proptest! {
         if let Some(cut) = cut {
             body.truncate(cut.index(body.len()));
         }
-        if let Ok(review) = Review::parse(&body) {
+        let endpoint = Endpoint { webhook: Webhook::Mutate, namespace: Namespace::Enabled };
+        if let Ok(review) = Review::parse(&body, endpoint) {
             let decision = review.decide(&settings(true));
             let answer: Value = serde_json::from_slice(&review.answer(&decision)).unwrap();
-            let denied = matches!(decision, Decision::Deny(_));
+            let denied = matches!(decision.verdict, Verdict::Deny(_));
             prop_assert_eq!(&answer["response"]["allowed"], &json!(!denied));
         }
     }

@@ -1,5 +1,6 @@
 //! A running webhook and a client that trusts it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use bytes::Bytes;
 use clap::Parser;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -92,52 +93,64 @@ impl TestServer {
         self.running.await.unwrap();
     }
 
-    /// A TLS connection on which `version` was agreed.
-    pub async fn connect(&self, version: Version) -> TlsStream<TcpStream> {
-        let stream = TcpStream::connect(self.addresses.admission).await.unwrap();
+    /// A TLS connection as API servers open them.
+    pub async fn connect(&self) -> TlsStream<TcpStream> {
+        let stream = self.connect_with(&[b"http/1.1"]).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+        stream
+    }
+
+    /// A TLS connection of a client that speaks these protocols.
+    pub async fn connect_with(&self, protocols: &[&[u8]]) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.addresses.admission).await?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(Arc::clone(&self.roots))
             .with_no_client_auth();
-        config.alpn_protocols = vec![alpn(version).to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let name = "localhost".try_into().unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn(version)));
-        stream
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     /// Sends one request on a new connection.
-    pub async fn send(&self, version: Version, request: Request<Full<Bytes>>) -> Answer {
-        exchange(self.connect(version).await, version, request).await
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+        exchange(self.connect().await, request).await
     }
 
     /// Posts a body as the API server does.
     pub async fn post(&self, body: impl Into<Bytes>) -> Answer {
-        self.send(Version::HTTP_11, post("application/json", body)).await
+        self.send(post("application/json", body)).await
     }
 
     /// Posts a review, and insists on an answer.
     pub async fn review(&self, review: &Value) -> Verdict {
-        let answer = self.post(review.to_string()).await;
+        self.review_at("/mutate", review).await
+    }
+
+    /// Posts a review to another path.
+    pub async fn review_at(&self, path: &str, review: &Value) -> Verdict {
+        let mut request = post("application/json", review.to_string());
+        *request.uri_mut() = format!("https://localhost{path}").parse().unwrap();
+        let answer = self.send(request).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
         assert_eq!(answer.content_type.as_deref(), Some("application/json"));
         Verdict::read(review, &answer.body)
+    }
+
+    /// The value of a metric, by its name and labels as they are written; `None` when it isn't there.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.health("/metrics").await.text().to_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map(|value| value.parse().unwrap())
     }
 
     /// Gets a path of the health port.
     pub async fn health(&self, path: &str) -> Answer {
         let stream = TcpStream::connect(self.addresses.health).await.unwrap();
         let request = Request::get(path).header(HOST, "localhost").body(Full::default()).unwrap();
-        exchange(stream, Version::HTTP_11, request).await
-    }
-}
-
-fn alpn(version: Version) -> &'static [u8] {
-    match version {
-        Version::HTTP_2 => b"h2",
-        _ => b"http/1.1",
+        exchange(stream, request).await
     }
 }
 
@@ -159,23 +172,14 @@ pub fn request(method: Method, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-async fn exchange<S>(stream: S, version: Version, mut request: Request<Full<Bytes>>) -> Answer
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Answer
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
-    let io = TokioIo::new(stream);
-    let response = if version == Version::HTTP_2 {
-        // The authority is in the URI; beside it, `host` would say it twice.
-        request.headers_mut().remove(HOST);
-        let (mut client, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-        tokio::spawn(connection);
-        client.send_request(request).await.unwrap()
-    } else {
-        let (mut client, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-        tokio::spawn(connection);
-        client.send_request(request).await.unwrap()
-    };
+    let (mut client, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let response = client.send_request(request).await.unwrap();
     let status = response.status();
     let content_type = response.headers().get(CONTENT_TYPE);
     let content_type = content_type.map(|value| value.to_str().unwrap().to_owned());
