@@ -24,5 +24,7 @@ mod outside;
 mod overlays;
 #[path = "cluster/privileges.rs"]
 mod privileges;
+#[path = "cluster/validate.rs"]
+mod validate;
 #[path = "cluster/workloads.rs"]
 mod workloads;

@@ -2,10 +2,16 @@
 //!
 //! `kubectl` is that of `KUBECTL`, or the one that `tests/cluster/programs.sh` builds.
 
+#[path = "manifests/entries.rs"]
+mod entries;
 #[path = "manifests/examples.rs"]
 mod examples;
+#[path = "manifests/exported.rs"]
+mod exported;
 #[path = "manifests/installation.rs"]
 mod installation;
+#[path = "manifests/monitoring.rs"]
+mod monitoring;
 #[path = "manifests/overlays.rs"]
 mod overlays;
 #[path = "manifests/rendered.rs"]

@@ -84,6 +84,7 @@ pub struct Connections {
 pub struct Connection {
     state: Mutex<State>,
     end: Notify,
+    rest: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +93,8 @@ struct State {
     since: Instant,
     /// Whether a request was answered.
     served: bool,
+    /// Whether the client takes what it is sent.
+    listens: bool,
     cut: Option<Cut>,
 }
 
@@ -106,6 +109,8 @@ pub struct Open {
 
 /// From one look at all connections to the next; limits are kept as exactly as this.
 const SWEEP: Duration = Duration::from_millis(250);
+/// An idle connection keeps its buffers for so long: the next request often follows soon.
+const REST: Duration = Duration::from_secs(1);
 /// A client that takes longer than this for what it should do at once is slow.
 const SLOW: Duration = Duration::from_millis(500);
 /// From one attempt at making room to the next.
@@ -136,20 +141,28 @@ impl Connections {
             }
         };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let state = State { phase, since: Instant::now(), served: false, cut: None };
-        let connection = Arc::new(Connection { state: Mutex::new(state), end: Notify::new() });
+        let state = State { phase, since: Instant::now(), served: false, listens: true, cut: None };
+        let connection = Arc::new(Connection {
+            state: Mutex::new(state),
+            end: Notify::new(),
+            rest: Notify::new(),
+        });
         self.all().insert(id, Arc::clone(&connection));
         Open { connections: Arc::clone(self), id, connection, _slot: slot }
     }
 
-    /// Ends those that were waited for long enough, again and again.
+    /// Ends those that were waited for long enough, and lets those rest that are idle, again and again.
     pub async fn sweep(&self) -> Infallible {
         let mut tick = interval(SWEEP);
         loop {
             tick.tick().await;
             let now = Instant::now();
             for connection in self.all().values() {
-                let State { phase, since, .. } = *connection.state();
+                let State { phase, since, listens, .. } = *connection.state();
+                let waited = now.saturating_duration_since(since);
+                if phase == Phase::Idle && listens && waited > REST {
+                    connection.rest.notify_one();
+                }
                 let limit = match phase {
                     Phase::Handshake => Some((self.patience.handshake, Cut::Handshake)),
                     Phase::Header => Some((self.patience.header, Cut::Header)),
@@ -157,7 +170,7 @@ impl Connections {
                     Phase::Body | Phase::Work => None,
                 };
                 if let Some((limit, cut)) = limit
-                    && now.saturating_duration_since(since) > limit
+                    && waited > limit
                 {
                     self.cut(connection, cut);
                 }
@@ -225,6 +238,22 @@ impl Connection {
     pub fn heard(&self) {
         if self.state().phase == Phase::Idle {
             self.enter(Phase::Header);
+        }
+    }
+
+    /// The client takes what it is sent, or doesn't for now.
+    pub fn listens(&self, listens: bool) {
+        self.state().listens = listens;
+    }
+
+    /// Returns when nothing has happened for a while since the last answer, which was sent in whole.
+    pub async fn rests(&self) {
+        loop {
+            self.rest.notified().await;
+            let State { phase, since, listens, .. } = *self.state();
+            if phase == Phase::Idle && listens && since.elapsed() > REST {
+                return;
+            }
         }
     }
 

@@ -22,6 +22,7 @@ use crate::connections::Cut;
 use crate::decision::Decision;
 use crate::endpoint::Webhook;
 use crate::served::{Facts, Served};
+use crate::warning::Warning;
 
 /// The media type of [`Metrics::encode`]
 /// (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
@@ -136,6 +137,9 @@ impl Metrics {
     fn start_at_zero(&self) {
         for status in STATUSES {
             self.refusals.get_or_create(&StatusLabels { status }).inc_by(0);
+        }
+        for kind in Warning::CODES {
+            self.warnings.get_or_create(&WarningLabels { kind }).inc_by(0);
         }
         for cut in Cut::ALL {
             self.connections_cut.get_or_create(&ReasonLabels { reason: cut.code() }).inc_by(0);

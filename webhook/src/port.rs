@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::connections::{Connections, Cut, Open, Phase};
 use crate::metrics::{HandshakeFailure, Metrics};
+use crate::stop::Stop;
 use crate::stream::Heard;
 
 /// A port that is open.
@@ -34,26 +35,25 @@ pub struct Port {
     pub connections: Arc<Connections>,
 }
 
-/// Bytes of a request's header, at the most. API servers send some 300.
-const MAX_HEADER: usize = 16 << 10;
-/// Bytes that are read at once, at the most.
-const MAX_BUFFER: usize = 64 << 10;
+/// Bytes that are read at once, and of a request's header, at the most: API servers send some 300. Each
+/// connection keeps so many, also while it is idle.
+const MAX_BUFFER: usize = 8 << 10;
 
 impl Port {
-    /// Answers over TLS, on connections that `graceful` can end.
+    /// Answers over TLS, until `stop` says otherwise.
     pub async fn serve_tls(
         self,
         tls: TlsAcceptor,
         metrics: Arc<Metrics>,
-        graceful: &GracefulShutdown,
+        stop: Stop,
     ) -> Infallible {
         let serve = |stream, open: Open| {
             let (tls, metrics) = (tls.clone(), Arc::clone(&metrics));
-            let (router, watcher) = (self.router.clone(), graceful.watcher());
+            let (router, stop) = (self.router.clone(), stop.clone());
             async move {
                 let _connected = metrics.connected();
                 let talk = async {
-                    let stream = match tls.accept(stream).await {
+                    let stream = match Box::pin(tls.accept(stream)).await {
                         Ok(stream) => stream,
                         Err(error) => {
                             metrics.handshake_failed(failure(&error));
@@ -61,7 +61,8 @@ impl Port {
                         }
                     };
                     open.connection().enter(Phase::Header);
-                    answer(stream, router, &open, watcher).await
+                    // Boxed, it is not moved about in what a connection keeps.
+                    Box::pin(answer(Box::new(stream), router, &open, stop)).await
                 };
                 if until_cut(&open, talk).await == Some(Cut::Handshake) {
                     metrics.handshake_failed(HandshakeFailure::Timeout);
@@ -72,12 +73,11 @@ impl Port {
     }
 
     /// Answers in plain HTTP.
-    pub async fn serve_plain(self) -> Infallible {
-        let graceful = GracefulShutdown::new();
+    pub async fn serve_plain(self, stop: Stop) -> Infallible {
         let serve = |stream, open: Open| {
-            let (router, watcher) = (self.router.clone(), graceful.watcher());
+            let (router, stop) = (self.router.clone(), stop.clone());
             async move {
-                until_cut(&open, answer(stream, router, &open, watcher)).await;
+                until_cut(&open, answer(stream, router, &open, stop)).await;
             }
         };
         self.accept(Phase::Header, serve).await
@@ -138,27 +138,44 @@ async fn until_cut(open: &Open, talk: impl Future<Output = Result<(), Failure>>)
     }
 }
 
-async fn answer<S>(stream: S, router: Router, open: &Open, watcher: Watcher) -> Result<(), Failure>
+/// Answers requests. HTTP and its buffers are only there while there is something to answer: of a
+/// connection that rests, nothing is kept but TLS.
+async fn answer<S>(stream: S, router: Router, open: &Open, mut stop: Stop) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let connection = open.connection();
-    let service = service_fn(|request: hyper::Request<Incoming>| {
-        connection.enter(Phase::Body);
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Arc::clone(connection));
-        let response = router.clone().call(request);
-        async {
-            let response = response.await;
-            connection.enter(Phase::Idle);
-            response
-        }
-    });
-    let stream = TokioIo::new(Heard::new(stream, Arc::clone(connection)));
     let mut builder = http1::Builder::new();
     // The limit in time is that of the connection.
-    builder.header_read_timeout(None).max_header_size(MAX_HEADER).max_buf_size(MAX_BUFFER);
-    Ok(watcher.watch(builder.serve_connection(stream, service)).await?)
+    builder.header_read_timeout(None).max_buf_size(MAX_BUFFER);
+    let mut stream = Heard::new(stream, Arc::clone(connection));
+    loop {
+        tokio::select! {
+            heard = stream.wait() => if !heard? { return Ok(()) },
+            () = stop.signal() => return Ok(()),
+        }
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            connection.enter(Phase::Body);
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Arc::clone(connection));
+            let response = router.clone().call(request);
+            async {
+                let response = response.await;
+                connection.enter(Phase::Idle);
+                response
+            }
+        });
+        let mut http = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            outcome = &mut http => return Ok(outcome?),
+            () = stop.signal() => {
+                http.as_mut().graceful_shutdown();
+                return Ok(http.await?);
+            }
+            () = connection.rests() => {}
+        }
+        stream = Pin::into_inner(http).into_parts().io.into_inner();
+    }
 }
 
 /// A client that leaves without a word may only have looked whether the port is open.

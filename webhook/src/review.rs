@@ -23,7 +23,7 @@ use crate::settings::Settings;
 use crate::text::one_line;
 use crate::warning::{Warning, within_limits};
 use crate::workload::{self, Resource, WORKLOADS, Workload};
-use crate::{json, validation};
+use crate::{json, pod, validation};
 
 /// A question of the API server.
 #[derive(Clone, Debug)]
@@ -161,9 +161,12 @@ struct AdmissionRequest<Object> {
 /// An object's metadata, and nothing else of it.
 #[derive(Clone, Debug, Deserialize)]
 struct Metadata {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "pod::read_metadata")]
     metadata: ObjectMeta,
 }
+
+#[derive(Deserialize)]
+struct WholePod(#[serde(deserialize_with = "pod::read")] Pod);
 
 impl Review {
     /// Reads the body of a request that came to `endpoint`.
@@ -368,7 +371,10 @@ impl About {
         let before = || request.old_object.ok_or(BadReview::NoOldObject);
         Ok(match (self, &request.operation, webhook) {
             _ if request.is_about_part() => Subject::Other(SkipReason::SubResource),
-            (Self::Pod, Operation::Create, _) => Subject::Pod(object("object", what, after()?)?),
+            (Self::Pod, Operation::Create, _) => {
+                let WholePod(pod) = object("object", what, after()?)?;
+                Subject::Pod(Box::new(pod))
+            }
             (Self::Pod, Operation::Update, Webhook::Validate) => {
                 let after = object("object", what, after()?)?;
                 Subject::RunningPod(Box::new([after, object("oldObject", what, before()?)?]))

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -18,6 +17,7 @@ use crate::http::{self, Admission};
 use crate::metrics::Metrics;
 use crate::port::Port;
 use crate::served::Served;
+use crate::stop::Stopper;
 
 /// How the server behaves. Every duration but `drain_delay` is a limit.
 #[derive(Clone, Debug)]
@@ -111,7 +111,9 @@ impl Server {
             let router = http::health(ready, Arc::clone(&metrics));
             Port { listener: health, router, connections }
         };
-        let health = tokio::spawn(health.serve_plain());
+        // Probes are answered to the last.
+        let (_until_the_end, never) = Stopper::new();
+        let health = tokio::spawn(health.serve_plain(never));
         let port = {
             let connections = options.connections(options.max_connections, IDLE_TIMEOUT, &metrics);
             let router = http::admission(
@@ -122,8 +124,8 @@ impl Server {
             );
             Port { listener, router, connections }
         };
-        let graceful = GracefulShutdown::new();
-        let accept = port.serve_tls(TlsAcceptor::from(tls), metrics, &graceful);
+        let (stopper, stopped) = Stopper::new();
+        let accept = port.serve_tls(TlsAcceptor::from(tls), metrics, stopped);
         info!(admission = %addresses.admission, health = %addresses.health, "listening");
 
         let drained = async {
@@ -138,8 +140,8 @@ impl Server {
         }
 
         // The listener is closed by now: select dropped it together with the port.
-        let open = graceful.count();
-        match timeout(options.shutdown_timeout, graceful.shutdown()).await {
+        let open = stopper.count();
+        match timeout(options.shutdown_timeout, stopper.stop()).await {
             Ok(()) => info!(connections = open, "stopped"),
             Err(_) => warn!(
                 connections = open,

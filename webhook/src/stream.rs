@@ -5,21 +5,40 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::connections::Connection;
 
-/// A stream that tells its connection when the client is heard.
+/// A stream that tells its connection when the client is heard, and when it doesn't listen.
 #[derive(Debug)]
 pub struct Heard<S> {
     stream: S,
     connection: Arc<Connection>,
+    /// What was read already, to be read again.
+    first: Option<u8>,
 }
 
 impl<S> Heard<S> {
     /// What is read from `stream` is heard on `connection`.
     pub const fn new(stream: S, connection: Arc<Connection>) -> Self {
-        Self { stream, connection }
+        Self { stream, connection, first: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Heard<S> {
+    /// Waits until there is something to read. Whether there is: the client may have ended instead.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream.
+    pub async fn wait(&mut self) -> io::Result<bool> {
+        if self.first.is_none() {
+            let mut byte = [0];
+            if self.read(&mut byte).await? == 1 {
+                self.first = Some(byte[0]);
+            }
+        }
+        Ok(self.first.is_some())
     }
 }
 
@@ -29,6 +48,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if buffer.remaining() > 0
+            && let Some(first) = self.first.take()
+        {
+            buffer.put_slice(&[first]);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
@@ -44,7 +69,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.connection.listens(outcome.is_ready());
+        outcome
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -60,7 +87,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.connection.listens(outcome.is_ready());
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {

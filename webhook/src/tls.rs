@@ -8,6 +8,7 @@ use std::sync::Arc;
 use certs::{Authority, AuthorityError, Files, Name, Policy, Validity};
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
+use rustls::server::NoServerSessionStorage;
 use time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -215,6 +216,10 @@ pub fn server_config(served: Arc<Served>) -> Result<Arc<ServerConfig>, TlsError>
         .with_no_client_auth()
         .with_cert_resolver(served);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // API servers keep connections, and never resume a session (`crypto/tls` does so only with a cache that
+    // `k8s.io/apiserver` doesn't give it).
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 

@@ -26,7 +26,7 @@ pub fn workload(
     if before.is_some_and(|before| workload.same_to_us(before)) {
         return SkipReason::Unchanged.into();
     }
-    let Decision { verdict, mut warnings } = decide(&workload.pod(), settings);
+    let Decision { verdict, mut warnings } = decide(&workload.pod, settings);
     let template = resource.template;
     let misplaced = workload.misplaced().into_iter();
     warnings.extend(misplaced.map(|annotation| Warning::OnWorkload { annotation, template }));

@@ -57,6 +57,21 @@ pub enum Warning {
 }
 
 impl Warning {
+    /// All words that [`Self::code`] knows.
+    pub const CODES: [&str; 11] = [
+        "ruleset",
+        "interfaces-alone",
+        "unknown-annotation",
+        "sandbox-runtime",
+        "virtual-node",
+        "pod-security",
+        "not-enabled",
+        "on-workload",
+        "undeclared-port",
+        "loader-missing",
+        "running-pod",
+    ];
+
     /// A stable word for metrics.
     pub const fn code(&self) -> &'static str {
         match self {
@@ -172,6 +187,36 @@ mod tests {
 
     fn unknown(name: String) -> Warning {
         Warning::UnknownAnnotation { name, resembles: None }
+    }
+
+    #[test]
+    fn all_words_are_listed() {
+        let annotation = "sfunnel.io/ruleset";
+        let twice = ruleset::compile("tcp actions drop; tcp actions drop").unwrap();
+        let diagnostic = Box::new(twice.warnings[0].clone());
+        let mut codes = [
+            Warning::Ruleset { annotation, diagnostic },
+            Warning::InterfacesAlone,
+            unknown("x".to_owned()),
+            Warning::SandboxRuntime("kata".to_owned()),
+            Warning::VirtualNode,
+            Warning::PodSecurity,
+            Warning::NotEnabled,
+            Warning::OnWorkload { annotation, template: "spec.template" },
+            Warning::UndeclaredPort { protocol: "TCP", port: 80 },
+            Warning::LoaderMissing,
+            Warning::RunningPod,
+        ]
+        .map(|warning| {
+            let text = warning.to_string();
+            assert!(text.chars().count() <= MAX_ONE, "{text}");
+            warning.code()
+        });
+        let mut listed = Warning::CODES;
+        codes.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(codes, listed);
+        assert_eq!(Warning::MoreUnknownAnnotations(1).code(), unknown("x".to_owned()).code());
     }
 
     #[test]

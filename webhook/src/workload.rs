@@ -1,10 +1,13 @@
 //! Objects that hold a template of pods, as far as pods are concerned.
 
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::names::{ANNOTATIONS, EGRESS_RULESET, PREFIX, RULESET, STATUS};
+use crate::pod;
 
 /// A resource of the API whose objects make pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,52 +51,70 @@ impl Resource {
 }
 
 /// An object with a template.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Workload {
     /// Its own metadata.
-    #[serde(default)]
     pub metadata: ObjectMeta,
-    #[serde(default)]
-    spec: Spec,
+    /// A pod of it, before its name and other webhooks.
+    pub pod: Pod,
+    /// The template as it was written.
+    template: String,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+impl<'de> Deserialize<'de> for Workload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Object { metadata, spec } = Object::deserialize(deserializer)?;
+        let Spec { template, job_template } = spec.unwrap_or_default();
+        let of_jobs = job_template.and_then(|job| job.spec).and_then(|spec| spec.template);
+        let (pod, template) = match of_jobs.or(template) {
+            None => (Pod::default(), String::new()),
+            Some(Template { pod, text }) => (pod, text),
+        };
+        Ok(Self { metadata, pod, template })
+    }
+}
+
+#[derive(Deserialize)]
+struct Object {
+    #[serde(default, deserialize_with = "pod::read_metadata")]
+    metadata: ObjectMeta,
+    spec: Option<Spec>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Spec {
-    template: PodTemplateSpec,
+    template: Option<Template>,
     job_template: Option<JobTemplate>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Deserialize)]
 struct JobTemplate {
-    spec: JobSpec,
+    spec: Option<JobSpec>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Deserialize)]
 struct JobSpec {
-    template: PodTemplateSpec,
+    template: Option<Template>,
+}
+
+struct Template {
+    pod: Pod,
+    text: String,
+}
+
+impl<'de> Deserialize<'de> for Template {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let pod = pod::read(&mut serde_json::Deserializer::from_str(text.get()));
+        Ok(Self { pod: pod.map_err(D::Error::custom)?, text: Box::<str>::from(text).into() })
+    }
 }
 
 impl Workload {
-    /// The template.
-    pub fn template(&self) -> &PodTemplateSpec {
-        match &self.spec.job_template {
-            Some(job) => &job.spec.template,
-            None => &self.spec.template,
-        }
-    }
-
-    /// A pod of this workload, before its name and other webhooks.
-    pub fn pod(&self) -> Pod {
-        let PodTemplateSpec { metadata, spec } = self.template().clone();
-        Pod { metadata: metadata.unwrap_or_default(), spec, status: None }
-    }
-
-    /// Whether pods are the same, and so are annotations of ours on the object itself.
+    /// Whether templates are the same, and so are annotations of ours on the object itself.
     pub fn same_to_us(&self, other: &Self) -> bool {
-        self.template() == other.template() && ours(&self.metadata).eq(ours(&other.metadata))
+        self.template == other.template && ours(&self.metadata).eq(ours(&other.metadata))
     }
 
     /// Annotations of ours that stand here, and not in the template, where they would mean something.
@@ -102,19 +123,18 @@ impl Workload {
         if owner(&self.metadata).is_some() {
             return Vec::new();
         }
-        let has = |metadata: Option<&ObjectMeta>, name: &str| {
-            let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref());
-            annotations.is_some_and(|all| all.contains_key(name))
+        let has = |metadata: &ObjectMeta, name: &str| {
+            metadata.annotations.as_ref().is_some_and(|all| all.contains_key(name))
         };
-        let template = self.template().metadata.as_ref();
+        let template = &self.pod.metadata;
         let mut known: Vec<_> = ANNOTATIONS
             .into_iter()
             .filter(|name| *name != STATUS)
-            .filter(|name| has(Some(&self.metadata), name) && !has(template, name))
+            .filter(|name| has(&self.metadata, name) && !has(template, name))
             .collect();
         // One that opts out, or names interfaces, is misplaced only where rules are.
         let rules = [RULESET, EGRESS_RULESET];
-        if !rules.iter().any(|name| has(template, name) || has(Some(&self.metadata), name)) {
+        if !rules.iter().any(|name| has(template, name) || has(&self.metadata, name)) {
             known.clear();
         }
         known

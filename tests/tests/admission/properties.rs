@@ -1,18 +1,26 @@
 //! What holds for every pod.
+//!
+//! Byte for byte: a pod is text here, and never a `serde_json::Value`, which forgets how a number was
+//! written and whose order of keys depends on features that others turn on. The patch is applied to the
+//! text; what it was to add is taken out again, each thing from the place where it belongs; and then the
+//! text has to be what it was before.
 
-use json_patch::Patch;
-use k8s_openapi::api::core::v1::Pod;
-use proptest::collection::{btree_map, vec};
-use proptest::option;
+use std::sync::LazyLock;
+
+use proptest::collection::vec;
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
-use webhook::decision::{Decision, Verdict, decide};
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
+use serde_json::{Value, json};
+use tests::choices::Choices;
+use tests::injection::undone;
+use tests::pods;
+use tests::verbatim::Json;
 use webhook::endpoint::{Endpoint, Namespace, Webhook};
-use webhook::reason::SkipReason;
 use webhook::review::Review;
 use webhook::settings::Settings;
 
-use crate::review::review;
+use crate::review::{Verdict, review};
 
 #[derive(clap::Parser)]
 struct Cli {
@@ -20,187 +28,84 @@ struct Cli {
     settings: Settings,
 }
 
-fn settings(secret: bool) -> Settings {
-    let mut flags = vec!["test", "--loader-image", "loader:1"];
-    if secret {
-        flags.extend(["--loader-pull-secret", "regcred"]);
-    }
-    let cli: Cli = clap::Parser::try_parse_from(flags).unwrap();
-    cli.settings
-}
+const PULL_SECRET: &str = "regcred";
 
-/// A list that is absent (outer `None`), null (inner `None`), empty or filled.
-fn list(item: impl Strategy<Value = Value>) -> impl Strategy<Value = Option<Value>> {
-    option::of(option::of(vec(item, 0..4)).prop_map(|list| match list {
-        Some(list) => Value::Array(list),
-        None => Value::Null,
-    }))
-}
-
-/// Fields that no version of the API has, in names that collide with nothing.
-fn unknown() -> impl Strategy<Value = Map<String, Value>> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        ".{0,8}".prop_map(Value::from),
-    ];
-    let value = leaf.prop_recursive(2, 8, 3, |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..3).prop_map(Value::from),
-            btree_map("[~/a-z ]{0,4}", inner, 0..3)
-                .prop_map(|map| Value::Object(map.into_iter().collect())),
-        ]
-    });
-    btree_map("x-[~/a-z]{1,4}", value, 0..3).prop_map(|map| map.into_iter().collect())
-}
-
-/// A named object with fields of all kinds.
-fn named(name: &'static str) -> impl Strategy<Value = Value> {
-    (name, unknown()).prop_map(|(name, mut fields)| {
-        fields.insert("name".to_owned(), name.into());
-        Value::Object(fields)
+/// Without and with a pull secret.
+static SETTINGS: LazyLock<[Settings; 2]> = LazyLock::new(|| {
+    let flags = ["test", "--loader-image", "loader:1", "--loader-pull-secret", PULL_SECRET];
+    [&flags[..3], &flags].map(|flags| {
+        let cli: Cli = clap::Parser::try_parse_from(flags).unwrap();
+        cli.settings
     })
+});
+
+/// The question about the creation of a pod, but for the pod.
+static QUESTION: LazyLock<Value> = LazyLock::new(|| review(&Value::Null, &json!({})));
+/// What stands before and behind the pod.
+static AROUND: LazyLock<[String; 2]> = LazyLock::new(|| {
+    let text = QUESTION.to_string();
+    let (before, behind) = text.split_once(r#""object":null"#).unwrap();
+    [format!(r#"{before}"object":"#), behind.to_owned()]
+});
+
+/// What the webhook answers to the question about this pod.
+fn ask(pod: &Json, settings: &Settings) -> Verdict {
+    let [before, behind] = &*AROUND;
+    let body = format!("{before}{pod}{behind}");
+    let endpoint = Endpoint { webhook: Webhook::Mutate, namespace: Namespace::Enabled };
+    let review = Review::parse(body.as_bytes(), endpoint).unwrap();
+    Verdict::read(&QUESTION, &review.answer(&review.decide(settings)))
 }
 
-fn annotations() -> impl Strategy<Value = Value> {
-    let ruleset = "ip tcp dport 80 sport 540 actions unfunnel tcp";
-    let others = btree_map("example.com/[a-z~]{1,8}", ".{0,16}", 0..3);
-    let ours = prop_oneof![
-        Just(vec!["sfunnel.io/ruleset"]),
-        Just(vec!["sfunnel.io/egress-ruleset"]),
-        Just(vec!["sfunnel.io/ruleset", "sfunnel.io/egress-ruleset"]),
-    ];
-    let status = option::of("[a-z]{0,8}");
-    let interfaces = option::of("(eth0|net1)?( eth2)?");
-    (ours, others, status, interfaces).prop_map(move |(ours, others, status, interfaces)| {
-        let mut all: Map<String, Value> =
-            others.into_iter().map(|(name, value)| (name, value.into())).collect();
-        all.extend(ours.into_iter().map(|name| (name.to_owned(), ruleset.into())));
-        all.extend(status.map(|value| ("sfunnel.io/status".to_owned(), value.into())));
-        all.extend(interfaces.map(|value| ("sfunnel.io/interfaces".to_owned(), value.into())));
-        Value::Object(all)
-    })
-}
-
-/// Pods that are to be injected, in every shape that the API allows.
-fn pod() -> impl Strategy<Value = Value> {
-    let lists = (
-        list(named("[a-m][a-z0-9-]{0,8}")),
-        list(named("[a-m][a-z0-9-]{0,8}")),
-        list(named("(regcred|other)")),
-        vec(named("[n-r][a-z0-9-]{0,8}"), 1..3),
-    );
-    let unknown = (unknown(), unknown(), unknown());
-    (annotations(), lists, unknown, option::of(any::<bool>())).prop_map(
-        |(annotations, (init, volumes, secrets, containers), (top, meta, spec), automount)| {
-            let mut spec = spec;
-            spec.insert("containers".to_owned(), containers.into());
-            spec.extend(init.map(|list| ("initContainers".to_owned(), list)));
-            spec.extend(volumes.map(|list| ("volumes".to_owned(), list)));
-            spec.extend(secrets.map(|list| ("imagePullSecrets".to_owned(), list)));
-            spec.extend(
-                automount.map(|value| ("automountServiceAccountToken".to_owned(), value.into())),
-            );
-            let mut meta = meta;
-            meta.insert("annotations".to_owned(), annotations);
-            let mut pod = top;
-            pod.insert("metadata".to_owned(), meta.into());
-            pod.insert("spec".to_owned(), spec.into());
-            Value::Object(pod)
-        },
-    )
-}
-
-fn decide_json(pod: &Value, settings: &Settings) -> Decision {
-    let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
-    decide(&pod, settings)
-}
-
-fn patched(pod: &Value, patch: &Patch) -> Value {
-    let mut pod = pod.clone();
-    json_patch::patch(&mut pod, patch).unwrap();
-    pod
-}
-
-/// Takes away what an injection adds, and fails when it isn't where it belongs.
-fn undo(mut injected: Value, original: &Value, secret: bool) -> Value {
-    let spec = injected["spec"].as_object_mut().unwrap();
-    let was = &original["spec"];
-    let take = |spec: &mut Map<String, Value>, list: &str, name: &str, first: bool| {
-        let items = spec[list].as_array_mut().unwrap();
-        let item = if first { items.remove(0) } else { items.pop().unwrap() };
-        assert_eq!(item["name"], name);
-        if items.is_empty() {
-            // As it was: absent, null or empty.
-            match was.get(list) {
-                Some(before) => spec.insert(list.to_owned(), before.clone()),
-                None => spec.remove(list),
-            };
-        }
-    };
-    take(spec, "initContainers", "sfunnel-loader", true);
-    if was.get("automountServiceAccountToken") != Some(&json!(false)) {
-        take(spec, "volumes", "sfunnel-no-token", false);
-    }
-    let had = was["imagePullSecrets"].as_array();
-    let had = had.is_some_and(|list| list.iter().any(|item| item["name"] == "regcred"));
-    if secret && !had {
-        take(spec, "imagePullSecrets", "regcred", false);
-    }
-    let annotations = injected["metadata"]["annotations"].as_object_mut().unwrap();
-    assert_eq!(annotations.remove("sfunnel.io/status").unwrap(), "injected");
-    if let Some(before) = original["metadata"]["annotations"].get("sfunnel.io/status") {
-        annotations.insert("sfunnel.io/status".to_owned(), before.clone());
-    }
+/// The pod after its creation.
+fn injected(pod: &Json, settings: &Settings) -> Json {
+    let Verdict::Patched { patch, .. } = ask(pod, settings) else { panic!("not patched: {pod}") };
+    let mut injected = pod.clone();
+    injected.patch(&serde_json::to_value(patch).unwrap());
     injected
 }
 
+/// Pods that are to be injected, in every shape that the API allows. Fewer bytes make simpler ones.
+fn pod() -> impl Strategy<Value = Json> {
+    (0..800usize, any::<u64>().no_shrink()).prop_map(|(len, seed)| {
+        let mut bytes = vec![0; len];
+        StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+        pods::pod(&mut Choices::new(&bytes))
+    })
+}
+
+const NOTHING_TO_DO: Verdict = Verdict::Skipped { warnings: Vec::new() };
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
     #[test]
     fn a_patch_applies_keeps_the_rest_and_is_the_last_one(pod in pod(), secret: bool) {
-        let settings = settings(secret);
-        let Verdict::Inject(patch) = decide_json(&pod, &settings).verdict else {
-            panic!("not patched: {pod}");
-        };
-        let injected = patched(&pod, &patch);
-        prop_assert_eq!(&undo(injected.clone(), &pod, secret), &pod);
-        prop_assert_eq!(decide_json(&injected, &settings), SkipReason::AlreadyInjected.into());
+        let settings = &SETTINGS[usize::from(secret)];
+        let injected = injected(&pod, settings);
+        let left = undone(injected.clone(), &pod, secret.then_some(PULL_SECRET));
+        prop_assert_eq!(left.to_string(), pod.to_string());
+        prop_assert_eq!(ask(&injected, settings), NOTHING_TO_DO);
     }
+}
 
+proptest! {
     /// Another webhook may move the loader and add containers of its own.
     #[test]
-    fn the_loader_is_known_again_anywhere(pod in pod(), before in vec(named("[a-m][a-z]{0,4}"), 0..4), at: prop::sample::Index) {
-        let settings = settings(false);
-        let Verdict::Inject(patch) = decide_json(&pod, &settings).verdict else {
-            panic!("not patched: {pod}");
-        };
-        let mut injected = patched(&pod, &patch);
-        let list = injected["spec"]["initContainers"].as_array_mut().unwrap();
-        let loader = list.remove(0);
-        list.splice(0..0, before);
-        let at = at.index(list.len() + 1);
-        list.insert(at, loader);
-        prop_assert_eq!(decide_json(&injected, &settings), SkipReason::AlreadyInjected.into());
-    }
-
-    /// A review with bytes changed, added or cut is refused or decided, and never ends in a panic.
-    #[test]
-    fn no_body_causes_a_panic(pod in pod(), changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4), cut in option::of(any::<prop::sample::Index>())) {
-        let mut body = review(&pod, &json!({})).to_string().into_bytes();
-        for (at, byte) in changes {
-            let at = at.index(body.len());
-            body[at] = byte;
-        }
-        if let Some(cut) = cut {
-            body.truncate(cut.index(body.len()));
-        }
-        let endpoint = Endpoint { webhook: Webhook::Mutate, namespace: Namespace::Enabled };
-        if let Ok(review) = Review::parse(&body, endpoint) {
-            let decision = review.decide(&settings(true));
-            let answer: Value = serde_json::from_slice(&review.answer(&decision)).unwrap();
-            let denied = matches!(decision.verdict, Verdict::Deny(_));
-            prop_assert_eq!(&answer["response"]["allowed"], &json!(!denied));
-        }
+    fn the_loader_is_known_again_anywhere(
+        pod in pod(),
+        before in vec("[a-m][a-z]{0,4}", 0..4),
+        at: prop::sample::Index,
+    ) {
+        let settings = &SETTINGS[0];
+        let mut injected = injected(&pod, settings);
+        let list = injected.at_mut(&["spec", "initContainers"]).unwrap();
+        let Json::List(items) = list else { panic!("no list: {list}") };
+        let loader = items.remove(0);
+        let others = before.iter().map(|name| Json::from_iter([("name", Json::string(name))]));
+        items.splice(0..0, others);
+        let at = at.index(items.len() + 1);
+        items.insert(at, loader);
+        prop_assert_eq!(ask(&injected, settings), NOTHING_TO_DO);
     }
 }

@@ -58,14 +58,24 @@ fn the_webhook_may_read_and_write_its_own_objects_alone(lab: &Lab) {
     let own = |namespace: &str| -> Vec<String> {
         rights(namespace).difference(&everybody).cloned().collect()
     };
-    let configuration = "mutatingwebhookconfigurations.admissionregistration.k8s.io [] \
-                         [sfunnel-webhook] [get watch patch]";
-    assert_eq!(own("default"), [configuration]);
-    assert_eq!(
-        own(SYSTEM),
-        [configuration, "secrets [] [sfunnel-webhook-ca] [get watch create patch]"]
-    );
-    for other in ["get secret/other", "create secret/other", "list secrets", "create secrets"] {
+    let configurations = ["mutating", "validating"].map(|kind| {
+        format!(
+            "{kind}webhookconfigurations.admissionregistration.k8s.io [] [sfunnel-webhook] \
+             [get watch patch]"
+        )
+    });
+    assert_eq!(own("default"), configurations);
+    let secret = "secrets [] [sfunnel-webhook-ca] [get watch create patch]".to_owned();
+    let [mutating, validating] = configurations;
+    assert_eq!(own(SYSTEM), [mutating, secret, validating]);
+    for other in [
+        "get secret/other",
+        "create secret/other",
+        "list secrets",
+        "create secrets",
+        "create validatingwebhookconfigurations/sfunnel-webhook",
+        "patch validatingwebhookconfigurations/other",
+    ] {
         let answer = lab.kubectl_fails(&format!("auth can-i {other} -n {SYSTEM} --as {user}"));
         assert!(answer.lines().any(|line| line == "no"), "{other}: {answer}");
     }

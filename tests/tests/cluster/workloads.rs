@@ -148,8 +148,7 @@ fn a_dry_run_shows_the_loader(lab: &Lab) {
 
 fn a_broken_ruleset_is_shown_where_people_look(lab: &Lab) {
     lab.install();
-    let namespace = lab.labelled("broken");
-    assert!(lab.kubectl("get namespace broken --show-labels").contains(LABEL));
+    let namespace = lab.unlabelled("broken");
     let mut template = template("web");
     template["metadata"]["annotations"]["sfunnel.io/ruleset"] =
         json!("ip tcp port 80 sport 540 actions unfunnel tcp");
@@ -157,8 +156,14 @@ fn a_broken_ruleset_is_shown_where_people_look(lab: &Lab) {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "web", "namespace": namespace.name()},
-        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": template},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "web"}}, "template": template},
     }));
+    // Both would be refused themselves, had the namespace its label already.
+    lab.wait_for("the ReplicaSet", || {
+        (!lab.list(&format!("replicasets -n {}", namespace.name())).is_empty()).then_some(())
+    });
+    lab.kubectl(&format!("label namespace {} {LABEL}", namespace.name()));
+    lab.kubectl(&format!("-n {} scale deployment web --replicas=1", namespace.name()));
 
     let describe = format!("-n {} describe replicaset -l app=web", namespace.name());
     let (text, _) = lab.wait_for("the event of the ReplicaSet", || {

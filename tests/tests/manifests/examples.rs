@@ -7,11 +7,10 @@ use clap::Parser as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::core::admission::Operation;
 use tests::model::{self, Packet, TCP, UDP};
 use tests::random::{self, Checksum};
 use tests::test_run::Runner;
-use webhook::decision::{Decision, RequestFacts, decide};
+use webhook::decision::{Decision, Verdict, decide};
 use webhook::names::{EGRESS_RULESET, RULESET};
 use webhook::settings::Settings;
 
@@ -68,14 +67,12 @@ fn no_example_is_forgotten() {
 #[test]
 fn every_pod_gets_the_loader_without_a_warning() {
     let settings = Cli::parse_from(["test", "--loader-image", "loader:1"]).settings;
-    let facts = RequestFacts { operation: Operation::Create, sub_resource: None };
     for example_name in FUNNELLED {
         for deployment in deployments(&example(example_name)) {
             let whose = format!("{example_name}, {}", name(&deployment));
-            match decide(&pod(deployment), &facts, &settings) {
-                Decision::Patch(_, warnings) => assert_eq!(warnings, [], "{whose}"),
-                other => panic!("{whose}: {other:?}"),
-            }
+            let Decision { verdict, warnings } = decide(&pod(deployment), &settings);
+            assert!(matches!(verdict, Verdict::Inject(_)), "{whose}: {verdict:?}");
+            assert_eq!(warnings, [], "{whose}");
         }
     }
 }

@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Service};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPort};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
-use webhook::names::{INJECT, PREFIX};
+use webhook::names::INJECT;
 use webhook::tls::Source;
 
-use crate::rendered::{NAME, NAMESPACE, Rendered, deploy, only, only_container};
+use crate::rendered::{
+    MUTATING, NAME, NAMESPACE, Rendered, VALIDATING, deploy, only, only_container,
+};
 
 /// The workspace's version is that of the images.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -28,15 +31,16 @@ fn one_file_is_the_same() {
 }
 
 #[test]
-fn the_configuration_is_the_first_to_go() {
+fn the_configurations_are_the_first_to_go() {
     let kinds = Rendered::folder(".").kinds().join(" ");
     assert_eq!(
         kinds,
-        "MutatingWebhookConfiguration Namespace ServiceAccount Role RoleBinding ClusterRole \
-         ClusterRoleBinding NetworkPolicy PodDisruptionBudget Service Deployment"
+        "MutatingWebhookConfiguration ValidatingWebhookConfiguration Namespace ServiceAccount Role \
+         RoleBinding ClusterRole ClusterRoleBinding NetworkPolicy PodDisruptionBudget Service \
+         Deployment"
     );
     for overlay in ["overlays/cert-manager", "overlays/gke"] {
-        assert_eq!(Rendered::folder(overlay).kinds()[0], "MutatingWebhookConfiguration");
+        assert_eq!(Rendered::folder(overlay).kinds()[..2], [MUTATING, VALIDATING]);
     }
 }
 
@@ -74,45 +78,6 @@ fn selectors_agree_and_outlive_versions() {
     let pods = deployment["spec"]["template"]["metadata"]["labels"].as_object().unwrap();
     let selected = labels.as_object().unwrap();
     assert!(selected.iter().all(|(name, value)| pods.get(name) == Some(value)));
-}
-
-#[test]
-fn only_pods_that_ask_for_it_depend_on_the_webhook() {
-    let webhook = Rendered::folder(".").webhook();
-    assert_eq!(webhook.name, "inject.sfunnel.io");
-    let rule = only(webhook.rules.unwrap());
-    assert_eq!(rule.api_groups.unwrap(), [""]);
-    assert_eq!(rule.api_versions.unwrap(), ["v1"]);
-    assert_eq!(rule.operations.unwrap(), ["CREATE"]);
-    assert_eq!(rule.resources.unwrap(), ["pods"]);
-    assert_eq!(rule.scope.as_deref(), Some("Namespaced"));
-    assert_eq!(webhook.match_policy.as_deref(), Some("Equivalent"));
-
-    let selector = webhook.namespace_selector.unwrap();
-    let labels: Vec<_> = selector.match_labels.unwrap().into_iter().collect();
-    assert_eq!(labels, [(INJECT.to_owned(), "enabled".to_owned())]);
-    let names = only(selector.match_expressions.unwrap());
-    assert_eq!((&*names.key, &*names.operator), ("kubernetes.io/metadata.name", "NotIn"));
-    assert_eq!(names.values.unwrap(), ["kube-system", NAMESPACE]);
-
-    let conditions = webhook.match_conditions.unwrap();
-    let expressions: Vec<_> = conditions.iter().map(|c| c.expression.as_str()).collect();
-    let annotated = format!(
-        "has(object.metadata.annotations) && \
-         object.metadata.annotations.exists(name, name.startsWith('{PREFIX}'))"
-    );
-    let not_opted_out = format!("object.metadata.?annotations[?'{INJECT}'].orValue('') != 'false'");
-    assert_eq!(expressions, [annotated, not_opted_out]);
-}
-
-#[test]
-fn a_failure_is_a_refusal_and_soon() {
-    let webhook = Rendered::folder(".").webhook();
-    assert_eq!(webhook.failure_policy.as_deref(), Some("Fail"));
-    assert_eq!(webhook.timeout_seconds, Some(5));
-    assert_eq!(webhook.reinvocation_policy.as_deref(), Some("IfNeeded"));
-    assert_eq!(webhook.side_effects, "None");
-    assert_eq!(webhook.admission_review_versions, ["v1"]);
 }
 
 #[test]
@@ -175,15 +140,21 @@ fn replicas_stay_available() {
 }
 
 #[test]
-fn the_webhook_talks_to_the_api_server_alone() {
+fn the_webhook_talks_to_the_api_server_and_is_asked_by_it_and_prometheus() {
     let policy: NetworkPolicy = Rendered::folder(".").get("NetworkPolicy", NAME);
     let spec = policy.spec.unwrap();
     assert_eq!(spec.policy_types.unwrap(), ["Ingress", "Egress"]);
-    let ingress = only(spec.ingress.unwrap());
-    assert_eq!(ingress.from, None);
-    let names: Vec<_> = ingress.ports.unwrap().into_iter().map(|port| port.port).collect();
-    let name = |name: &str| Some(IntOrString::String(name.to_owned()));
-    assert_eq!(names, [name("https")]);
+    let [api_servers, prometheus] = <[_; 2]>::try_from(spec.ingress.unwrap()).unwrap();
+    let port = |name: &str| NetworkPolicyPort {
+        port: Some(IntOrString::String(name.to_owned())),
+        protocol: Some("TCP".to_owned()),
+        end_port: None,
+    };
+    assert_eq!((api_servers.from, api_servers.ports), (None, Some(vec![port("https")])));
+    assert_eq!(prometheus.ports, Some(vec![port("health")]));
+    let peer = only(prometheus.from.unwrap());
+    assert_eq!(peer.namespace_selector, Some(LabelSelector::default()));
+    assert_eq!((peer.pod_selector, peer.ip_block), (None, None));
     let egress = only(spec.egress.unwrap());
     let ports = egress.ports.unwrap();
     assert!(ports.iter().all(|port| port.protocol.as_deref() == Some("TCP")));
@@ -198,5 +169,7 @@ fn the_certificate_is_for_the_service_that_is_called() {
     assert_eq!(managed.namespace.as_deref(), Some(NAMESPACE));
     let service: Service = rendered.get("Service", &managed.service);
     assert_eq!(service.metadata.namespace.as_deref(), Some(NAMESPACE));
-    rendered.get::<Value>("MutatingWebhookConfiguration", &managed.configuration);
+    for kind in [MUTATING, VALIDATING] {
+        rendered.get::<Value>(kind, &managed.configuration);
+    }
 }

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 use webhook::tls::Source;
 
-use crate::rendered::{NAME, NAMESPACE, Rendered, only, only_container};
+use crate::rendered::{MUTATING, NAME, NAMESPACE, Rendered, VALIDATING, only, only_container};
 
 const CERT_MANAGER: &str = "overlays/cert-manager";
 const GKE: &str = "overlays/gke";
@@ -21,7 +20,9 @@ fn all_are_as_hard_as_the_base() {
         let rendered = Rendered::folder(overlay);
         rendered.assert_hardened();
         rendered.assert_ports_agree();
-        assert_eq!(rendered.webhook(), base.webhook(), "{overlay}");
+        for kind in [MUTATING, VALIDATING] {
+            assert_eq!(rendered.entries(kind), base.entries(kind), "{overlay}");
+        }
     }
 }
 
@@ -39,12 +40,13 @@ fn with_cert_manager_the_webhook_has_no_rights_and_no_way_out() {
 #[test]
 fn the_webhook_reads_the_certificate_that_cert_manager_publishes() {
     let rendered = Rendered::folder(CERT_MANAGER);
-    let configuration: MutatingWebhookConfiguration =
-        rendered.get("MutatingWebhookConfiguration", NAME);
-    let annotations = configuration.metadata.annotations.unwrap();
     let certificate = rendered.get::<Value>("Certificate", NAME);
     let path = format!("{NAMESPACE}/{}", certificate["metadata"]["name"].as_str().unwrap());
-    assert_eq!(annotations["cert-manager.io/inject-ca-from"], path);
+    for kind in [MUTATING, VALIDATING] {
+        let configuration = rendered.get::<Value>(kind, NAME);
+        let annotations = &configuration["metadata"]["annotations"];
+        assert_eq!(*annotations, json!({"cert-manager.io/inject-ca-from": path}), "{kind}");
+    }
     let spec = &certificate["spec"];
     assert_eq!(spec["dnsNames"], json!([format!("{NAME}.{NAMESPACE}.svc")]));
     assert_eq!(

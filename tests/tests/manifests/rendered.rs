@@ -5,19 +5,21 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use clap::{ArgAction, CommandFactory as _, Parser as _};
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhook, MutatingWebhookConfiguration, ServiceReference,
-};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhook;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, PodSpec, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::netns::Checked as _;
 use webhook::args::{Args, Config};
 
 /// The name of nearly everything.
 pub const NAME: &str = "sfunnel-webhook";
+/// The kinds of the two webhook configurations.
+pub const MUTATING: &str = "MutatingWebhookConfiguration";
+/// See [`MUTATING`].
+pub const VALIDATING: &str = "ValidatingWebhookConfiguration";
 /// The namespace of the installation.
 pub const NAMESPACE: &str = "sfunnel-system";
 
@@ -81,12 +83,12 @@ impl Rendered {
             .unwrap_or_else(|error| panic!("{kind} {name}: {error}"))
     }
 
-    /// The only entry of the webhook configuration.
+    /// The entries of a webhook configuration. Those of a validating one have the same fields, but for
+    /// one that they lack.
     #[track_caller]
-    pub fn webhook(&self) -> MutatingWebhook {
-        let configuration: MutatingWebhookConfiguration =
-            self.get("MutatingWebhookConfiguration", NAME);
-        only(configuration.webhooks.unwrap())
+    pub fn entries(&self, kind: &str) -> Vec<MutatingWebhook> {
+        let configuration: Value = self.get(kind, NAME);
+        serde_json::from_value(configuration["webhooks"].clone()).expect("entries")
     }
 
     /// The pods of a Deployment.
@@ -114,8 +116,8 @@ impl Rendered {
         args.unwrap_or_else(|error| panic!("{error}")).config().expect("flags that fit together")
     }
 
-    /// Checks that the API server's call ends where the webhook listens, and probes and network policy
-    /// mean the same ports.
+    /// Checks that the API server's call ends where the webhook listens, and that probes, Prometheus and
+    /// network policy mean the same ports.
     #[track_caller]
     pub fn assert_ports_agree(&self) {
         let options = self.config().options;
@@ -141,16 +143,23 @@ impl Rendered {
             assert_eq!(get.path.as_deref(), Some(path));
             assert_eq!(get.port, IntOrString::String("health".to_owned()));
         }
+        let deployment: Value = self.get("Deployment", NAME);
+        assert_eq!(
+            deployment["spec"]["template"]["metadata"]["annotations"],
+            json!({
+                "prometheus.io/scrape": "true",
+                "prometheus.io/port": number("health").to_string(),
+                "prometheus.io/path": "/metrics",
+            })
+        );
 
-        let called = self.webhook().client_config;
-        let reference = ServiceReference {
-            name: NAME.to_owned(),
-            namespace: NAMESPACE.to_owned(),
-            path: Some("/mutate".to_owned()),
-            port: Some(443),
-        };
-        assert_eq!(called.service, Some(reference));
-        assert_eq!(called.ca_bundle, None, "a re-applied manifest would take the CA away");
+        for entry in [MUTATING, VALIDATING].into_iter().flat_map(|kind| self.entries(kind)) {
+            let called = entry.client_config;
+            let service = called.service.expect("a Service");
+            assert_eq!((&*service.name, &*service.namespace), (NAME, NAMESPACE));
+            assert_eq!(service.port, Some(443));
+            assert_eq!(called.ca_bundle, None, "a re-applied manifest would take the CA away");
+        }
         let service: Service = self.get("Service", NAME);
         let port = only(service.spec.unwrap().ports.unwrap());
         assert_eq!(port.port, 443);

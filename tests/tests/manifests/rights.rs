@@ -8,10 +8,10 @@ use webhook::tls::Source;
 
 use crate::rendered::{NAME, NAMESPACE, Rendered};
 
-fn rule(group: &str, resource: &str, name: String, verbs: &[&str]) -> PolicyRule {
+fn rule(group: &str, resources: &[&str], name: String, verbs: &[&str]) -> PolicyRule {
     PolicyRule {
         api_groups: Some(vec![group.to_owned()]),
-        resources: Some(vec![resource.to_owned()]),
+        resources: Some(resources.iter().map(|resource| (*resource).to_owned()).collect()),
         resource_names: Some(vec![name]),
         verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
         non_resource_urls: None,
@@ -19,19 +19,20 @@ fn rule(group: &str, resource: &str, name: String, verbs: &[&str]) -> PolicyRule
 }
 
 #[test]
-fn rights_are_for_two_objects_by_name() {
+fn rights_are_for_three_objects_by_name() {
     let rendered = Rendered::folder(".");
     let Source::Managed(managed) = rendered.config().tls else { panic!("not managed") };
     let role: Role = rendered.get("Role", NAME);
     assert_eq!(role.metadata.namespace.as_deref(), Some(NAMESPACE));
     let verbs = ["get", "watch", "create", "patch"];
-    assert_eq!(role.rules.unwrap(), [rule("", "secrets", managed.secret, &verbs)]);
+    assert_eq!(role.rules.unwrap(), [rule("", &["secrets"], managed.secret, &verbs)]);
 
     let role: ClusterRole = rendered.get("ClusterRole", NAME);
     assert_eq!(role.aggregation_rule, None);
-    let (group, resource) = ("admissionregistration.k8s.io", "mutatingwebhookconfigurations");
+    let group = "admissionregistration.k8s.io";
+    let resources = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
     let verbs = ["get", "watch", "patch"];
-    assert_eq!(role.rules.unwrap(), [rule(group, resource, managed.configuration, &verbs)]);
+    assert_eq!(role.rules.unwrap(), [rule(group, &resources, managed.configuration, &verbs)]);
 }
 
 #[test]
