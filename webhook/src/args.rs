@@ -119,7 +119,7 @@ struct ServeArgs {
     max_body_bytes: u64,
 
     /// Reviews of more than 16 KiB that are decided at the same time, at the most. More wait a little, and
-    /// are then answered with 503. The largest take 20 times their size in memory. As many bodies of
+    /// are then answered with 503. The largest rulesets take up to 125 MB while they are compiled. As many bodies of
     /// --max-body-bytes may be there at once.
     #[arg(long, env = "SFUNNEL_MAX_CONCURRENT_REVIEWS", value_name = "COUNT", default_value_t = 16, value_parser = in_range(1, 512))]
     max_concurrent_reviews: u64,

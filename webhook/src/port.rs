@@ -174,7 +174,9 @@ where
             }
             () = connection.rests() => {}
         }
-        stream = Pin::into_inner(http).into_parts().io.into_inner();
+        let parts = Pin::into_inner(http).into_parts();
+        stream = parts.io.into_inner();
+        stream.put_back(parts.read_buf);
     }
 }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum::body::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use crate::connections::Connection;
@@ -15,13 +16,13 @@ pub struct Heard<S> {
     stream: S,
     connection: Arc<Connection>,
     /// What was read already, to be read again.
-    first: Option<u8>,
+    first: Bytes,
 }
 
 impl<S> Heard<S> {
     /// What is read from `stream` is heard on `connection`.
-    pub const fn new(stream: S, connection: Arc<Connection>) -> Self {
-        Self { stream, connection, first: None }
+    pub fn new(stream: S, connection: Arc<Connection>) -> Self {
+        Self { stream, connection, first: Bytes::new() }
     }
 }
 
@@ -32,13 +33,20 @@ impl<S: AsyncRead + Unpin> Heard<S> {
     ///
     /// Those of the stream.
     pub async fn wait(&mut self) -> io::Result<bool> {
-        if self.first.is_none() {
+        if self.first.is_empty() {
             let mut byte = [0];
-            if self.read(&mut byte).await? == 1 {
-                self.first = Some(byte[0]);
-            }
+            let count = self.read(&mut byte).await?;
+            self.first = Bytes::copy_from_slice(&byte[..count]);
         }
-        Ok(self.first.is_some())
+        Ok(!self.first.is_empty())
+    }
+
+    /// Has `bytes` read again, which were read and not understood yet.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.connection.heard();
+            self.first = bytes;
+        }
     }
 }
 
@@ -48,10 +56,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if buffer.remaining() > 0
-            && let Some(first) = self.first.take()
-        {
-            buffer.put_slice(&[first]);
+        if !self.first.is_empty() {
+            let count = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first.split_to(count));
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

@@ -139,3 +139,26 @@ async fn many_questions_at_once_are_all_answered() {
         assert!(matches!(verdict, Verdict::Patched { .. }), "{verdict:?}");
     }
 }
+
+/// A connection that rests has nothing of HTTP; what was already there of the next request is not lost.
+#[tokio::test]
+async fn a_request_that_begins_before_a_rest_is_answered() {
+    let server = TestServer::start(&[]).await;
+    let mut stream = server.connect().await;
+    let body = question();
+    let request = format!(
+        "POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (begin, end) = request.split_at(20);
+    stream.write_all(format!("{request}{begin}").as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    stream.write_all(end.as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    let answered =
+        |answers: &[u8]| answers.windows(12).filter(|part| *part == b"HTTP/1.1 200").count();
+    while answered(&answers) < 2 {
+        assert_ne!(stream.read_buf(&mut answers).await.unwrap(), 0, "the connection has ended");
+    }
+}

@@ -146,9 +146,13 @@ fn what_is_uninstalled_blocks_nobody(lab: &Lab) {
     lab.apply(&annotated_pod(namespace.name(), "annotated"));
     let pods = namespace.ready("app=annotated", 1);
     assert!(is_ready(&pods[0]) && loader(&pods[0]).is_none());
-    for kind in
-        ["mutatingwebhookconfigurations", "clusterroles", "clusterrolebindings", "namespaces"]
-    {
+    for kind in [
+        "mutatingwebhookconfigurations",
+        "validatingwebhookconfigurations",
+        "clusterroles",
+        "clusterrolebindings",
+        "namespaces",
+    ] {
         let all = lab.kubectl(&format!("get {kind} -o name"));
         assert!(!all.contains("sfunnel"), "left behind: {all}");
     }

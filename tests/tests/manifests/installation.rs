@@ -97,7 +97,7 @@ fn the_webhook_is_hardened() {
     assert_ne!(labels[INJECT], "enabled");
 }
 
-/// A review of the largest pod peaks at 125 MB.
+/// A review with the largest rulesets peaks at 125 MB.
 #[test]
 fn the_largest_pods_do_not_take_the_webhook_down() {
     let rendered = Rendered::folder(".");
