@@ -59,18 +59,23 @@ pub struct Workload {
     pub pod: Pod,
     /// The template as it was written.
     template: String,
+    /// Metadata of a CronJob's jobs, where pods have no part in.
+    jobs: ObjectMeta,
 }
 
 impl<'de> Deserialize<'de> for Workload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Object { metadata, spec } = Object::deserialize(deserializer)?;
         let Spec { template, job_template } = spec.unwrap_or_default();
-        let of_jobs = job_template.and_then(|job| job.spec).and_then(|spec| spec.template);
+        let (jobs, of_jobs) = match job_template {
+            None => (ObjectMeta::default(), None),
+            Some(JobTemplate { metadata, spec }) => (metadata, spec.and_then(|spec| spec.template)),
+        };
         let (pod, template) = match of_jobs.or(template) {
             None => (Pod::default(), String::new()),
             Some(Template { pod, text }) => (pod, text),
         };
-        Ok(Self { metadata, pod, template })
+        Ok(Self { metadata, pod, template, jobs })
     }
 }
 
@@ -90,6 +95,8 @@ struct Spec {
 
 #[derive(Deserialize)]
 struct JobTemplate {
+    #[serde(default, deserialize_with = "pod::read_metadata")]
+    metadata: ObjectMeta,
     spec: Option<JobSpec>,
 }
 
@@ -114,7 +121,9 @@ impl<'de> Deserialize<'de> for Template {
 impl Workload {
     /// Whether templates are the same, and so are annotations of ours on the object itself.
     pub fn same_to_us(&self, other: &Self) -> bool {
-        self.template == other.template && ours(&self.metadata).eq(ours(&other.metadata))
+        self.template == other.template
+            && ours(&self.metadata).eq(ours(&other.metadata))
+            && ours(&self.jobs).eq(ours(&other.jobs))
     }
 
     /// Annotations of ours that stand here, and not in the template, where they would mean something.
@@ -126,18 +135,14 @@ impl Workload {
         let has = |metadata: &ObjectMeta, name: &str| {
             metadata.annotations.as_ref().is_some_and(|all| all.contains_key(name))
         };
-        let template = &self.pod.metadata;
-        let mut known: Vec<_> = ANNOTATIONS
-            .into_iter()
-            .filter(|name| *name != STATUS)
-            .filter(|name| has(&self.metadata, name) && !has(template, name))
-            .collect();
+        let in_template = |name: &str| has(&self.pod.metadata, name);
+        let here = |name: &str| has(&self.metadata, name) || has(&self.jobs, name);
         // One that opts out, or names interfaces, is misplaced only where rules are.
-        let rules = [RULESET, EGRESS_RULESET];
-        if !rules.iter().any(|name| has(template, name) || has(&self.metadata, name)) {
-            known.clear();
+        if ![RULESET, EGRESS_RULESET].into_iter().any(|name| here(name) || in_template(name)) {
+            return Vec::new();
         }
-        known
+        let known = ANNOTATIONS.into_iter().filter(|name| *name != STATUS);
+        known.filter(|name| here(name) && !in_template(name)).collect()
     }
 }
 

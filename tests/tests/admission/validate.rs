@@ -146,6 +146,11 @@ async fn an_annotation_on_the_workload_itself_is_told() {
     assert_warned(&ask(&misplaced, Some(&deployment(json!({})))).await, &[text, interfaces]);
     assert_eq!(ask(&misplaced, Some(&misplaced)).await, silent());
 
+    let mut jobs = object("CronJob", json!({}));
+    jobs["spec"]["jobTemplate"]["metadata"] = json!({ "annotations": { "sfunnel.io/ruleset": RULES } });
+    let verdict = server.review_at("/validate", &question("CronJob", &jobs, None)).await;
+    assert_warned(&verdict, &["move it to spec.jobTemplate.spec.template.metadata.annotations"]);
+
     let mut both = deployment(json!({ "sfunnel.io/ruleset": RULES }));
     both["metadata"]["annotations"] = json!({ "sfunnel.io/ruleset": RULES });
     assert_eq!(ask(&both, None).await, silent());

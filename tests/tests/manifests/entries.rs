@@ -189,6 +189,7 @@ fn whatever_makes_annotated_pods_is_looked_at() {
         let annotated = format!(
             "[object.metadata.?annotations, \
              object.?spec.template.metadata.annotations, \
+             object.?spec.jobTemplate.metadata.annotations, \
              object.?spec.jobTemplate.spec.template.metadata.annotations] \
              .exists(annotations, annotations.orValue({{}}).exists(name, name.startsWith('{PREFIX}')))"
         );
