@@ -126,7 +126,7 @@ struct ServeArgs {
 
     /// Connections to the TLS port, at the most. For one more, the one ends that has kept the server waiting
     /// longest.
-    #[arg(long, env = "SFUNNEL_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 4096, value_parser = in_range(1, 1 << 20))]
+    #[arg(long, env = "SFUNNEL_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 4096, value_parser = in_range(1, 1 << 14))]
     max_connections: u64,
 
     /// Seconds for a TLS handshake.

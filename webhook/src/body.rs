@@ -1,8 +1,8 @@
 //! Bodies of requests: how large one may be, how long it may take, and how many bytes of all of them are
 //! there at once.
 //!
-//! Room for a body is reserved in whole before it is read. Bodies that wait for each other's last bytes
-//! would wait for ever.
+//! Room for a large body is reserved in whole: bodies that wait for each other's last bytes would wait for
+//! ever. It is reserved when the body has begun to come, so that it takes more than a header to have some.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::connections::{Connection, Connections, Phase};
+use crate::connections::{Connection, Connections};
 
 /// Reads bodies, within limits.
 #[derive(Debug)]
@@ -47,6 +47,9 @@ pub struct Whole {
 /// Why a body is not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
+    /// It doesn't say how large it is.
+    #[error("the request has no Content-Length")]
+    NoLength,
     /// It is larger than it may be.
     #[error("the body has more than {0} bytes (--max-body-bytes)")]
     TooLarge(usize),
@@ -66,6 +69,8 @@ pub enum Unread {
 /// How long a body waits until others are done. The API server gives up after 5 s, as the manifests tell
 /// it; it had better hear what is wrong before.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(2);
+/// For how long the rest of a body is read that is refused.
+const LINGER: Duration = Duration::from_millis(500);
 /// From one attempt at making room to the next.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -87,26 +92,42 @@ impl Bodies {
         connection: Option<&Connection>,
         others: &Connections,
     ) -> Result<Whole, Unread> {
-        let Limits { bytes, time, small, .. } = self.limits;
-        let size = body.size_hint();
-        // What announces its size is refused before it is sent.
-        if size.lower() > bytes as u64 {
-            return Err(Unread::TooLarge(bytes));
+        let time = self.limits.time;
+        let whole = timeout(time, self.collect(&mut body, connection, others)).await;
+        let whole = whole.unwrap_or(Err(Unread::Slow(time)));
+        if let Err(Unread::TooLarge(_) | Unread::NoRoom(_)) = whole {
+            // An answer amid the body may get lost on its way.
+            let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+            let _ = timeout(LINGER, rest).await;
         }
-        let most = size.upper().and_then(|size| usize::try_from(size).ok()).unwrap_or(bytes);
-        let room = match most.min(bytes) {
-            size if size <= small => None,
-            size => match self.room(size, connection, others).await {
-                Ok(room) => Some(room),
-                Err(refused) => {
-                    // An answer amid the body may get lost on its way.
-                    let _ = timeout(time, async { while body.frame().await.is_some() {} }).await;
-                    return Err(refused);
-                }
-            },
-        };
-        let whole = timeout(time, collect(body, bytes)).await;
-        Ok(Whole { bytes: whole.unwrap_or(Err(Unread::Slow(time)))?, _room: room })
+        whole
+    }
+
+    async fn collect(
+        &self,
+        body: &mut Body,
+        connection: Option<&Connection>,
+        others: &Connections,
+    ) -> Result<Whole, Unread> {
+        let size = body.size_hint().exact().ok_or(Unread::NoLength)?;
+        // What announces its size is refused before it is sent.
+        let too_large = Unread::TooLarge(self.limits.bytes);
+        let size = usize::try_from(size).map_err(|_| too_large)?;
+        if size > self.limits.bytes {
+            return Err(too_large);
+        }
+        let mut whole = Whole { bytes: Vec::new(), _room: None };
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Unread::Broken)?;
+            // Trailers mean nothing to us.
+            let Ok(data) = frame.into_data() else { continue };
+            if whole.bytes.len() + data.len() > self.limits.small && whole._room.is_none() {
+                whole._room = Some(self.room(size, connection, others).await?);
+                whole.bytes.reserve_exact(size - whole.bytes.len());
+            }
+            whole.bytes.extend_from_slice(&data);
+        }
+        Ok(whole)
     }
 
     /// Room for so many bytes.
@@ -118,36 +139,24 @@ impl Bodies {
     ) -> Result<OwnedSemaphorePermit, Unread> {
         let permits = u32::try_from(bytes).map_err(|_| Unread::TooLarge(self.limits.bytes))?;
         let room = || Arc::clone(&self.room);
+        let granted = |permit| {
+            connection.into_iter().for_each(Connection::has_room);
+            Ok(permit)
+        };
         if let Ok(permit) = room().try_acquire_many_owned(permits) {
-            return Ok(permit);
+            return granted(permit);
         }
-        let enter = |phase| connection.into_iter().for_each(|one| one.enter(phase));
         // Now the client is it that waits.
-        enter(Phase::Work);
+        connection.into_iter().for_each(Connection::waits_for_room);
         let end = Instant::now() + ROOM_TIMEOUT;
         let mut acquired = std::pin::pin!(room().acquire_many_owned(permits));
         while Instant::now() < end {
             others.cut_for_a_body();
             let next = (Instant::now() + RETRY).min(end);
             if let Ok(permit) = timeout_at(next, &mut acquired).await {
-                enter(Phase::Body);
-                return Ok(permit.expect("nobody closes the semaphore"));
+                return granted(permit.expect("nobody closes the semaphore"));
             }
         }
         Err(Unread::NoRoom(self.limits.bytes_of_all))
     }
-}
-
-async fn collect(mut body: Body, most: usize) -> Result<Vec<u8>, Unread> {
-    let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Unread::Broken)?;
-        // Trailers mean nothing to us.
-        let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > most {
-            return Err(Unread::TooLarge(most));
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(bytes)
 }

@@ -24,6 +24,8 @@ pub enum Phase {
     Header,
     /// The client is to send the body of a request.
     Body,
+    /// The client has begun to send a large body, and there is no room for it yet.
+    Room,
     /// The server is to answer.
     Work,
     /// The client may send another request.
@@ -95,7 +97,10 @@ struct State {
     served: bool,
     /// Whether the client takes what it is sent.
     listens: bool,
-    cut: Option<Cut>,
+    /// Whether it has room for a large body.
+    holds_room: bool,
+    /// Why it is to end, and in which phase that was decided.
+    cut: Option<(Cut, Phase)>,
 }
 
 /// Keeps a connection among the open ones.
@@ -113,6 +118,8 @@ const SWEEP: Duration = Duration::from_millis(250);
 const REST: Duration = Duration::from_secs(1);
 /// A client that takes longer than this for what it should do at once is slow.
 const SLOW: Duration = Duration::from_millis(500);
+/// A client with room for a large body that takes longer than this to send it is slow, if others wait.
+const SLOW_BODY: Duration = Duration::from_millis(250);
 /// From one attempt at making room to the next.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -141,7 +148,14 @@ impl Connections {
             }
         };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let state = State { phase, since: Instant::now(), served: false, listens: true, cut: None };
+        let state = State {
+            phase,
+            since: Instant::now(),
+            served: false,
+            listens: true,
+            holds_room: false,
+            cut: None,
+        };
         let connection = Arc::new(Connection {
             state: Mutex::new(state),
             end: Notify::new(),
@@ -167,7 +181,7 @@ impl Connections {
                     Phase::Handshake => Some((self.patience.handshake, Cut::Handshake)),
                     Phase::Header => Some((self.patience.header, Cut::Header)),
                     Phase::Idle => Some((self.patience.idle, Cut::Idle)),
-                    Phase::Body | Phase::Work => None,
+                    Phase::Body | Phase::Room | Phase::Work => None,
                 };
                 if let Some((limit, cut)) = limit
                     && waited > limit
@@ -178,27 +192,27 @@ impl Connections {
         }
     }
 
-    /// Ends the connection whose client has been slow with a body for longest. Whether there is one.
-    pub fn cut_for_a_body(&self) -> bool {
+    /// Ends the connection that has had room for a large body for longest without sending it.
+    pub fn cut_for_a_body(&self) {
         self.cut_longest(|state, waited| {
-            (state.phase == Phase::Body && waited > SLOW).then_some(())
-        })
+            (state.phase == Phase::Body && state.holds_room && waited > SLOW_BODY).then_some(())
+        });
     }
 
-    /// First those go that are slow and were of no use yet, then those of which nothing is expected, then
-    /// those that just began. Who works stays.
+    /// First those go that are slow with something, then those that were of no use yet, then those that
+    /// may ask again. Who works stays.
     fn cut_for_a_connection(&self) {
         self.cut_longest(|state, waited| match state.phase {
             Phase::Work => None,
-            Phase::Idle => Some(1),
-            _ if waited <= SLOW => Some(2),
-            Phase::Header if state.served => Some(1),
-            Phase::Handshake | Phase::Header | Phase::Body => Some(0),
+            Phase::Idle => Some(2),
+            _ if waited > SLOW => Some(0),
+            _ if state.served => Some(2),
+            Phase::Handshake | Phase::Header | Phase::Body | Phase::Room => Some(1),
         });
     }
 
     /// Ends the connection with the least rank, among these the one that was waited for longest.
-    fn cut_longest<R: Ord>(&self, rank: impl Fn(&State, Duration) -> Option<R>) -> bool {
+    fn cut_longest<R: Ord>(&self, rank: impl Fn(&State, Duration) -> Option<R>) {
         let now = Instant::now();
         let all = self.all();
         let candidates = all.values().filter_map(|connection| {
@@ -207,14 +221,15 @@ impl Connections {
             let rank = rank(&state, waited).filter(|_| state.cut.is_none())?;
             Some(((rank, state.since), connection))
         });
-        let first = candidates.min_by(|(a, _), (b, _)| a.cmp(b));
-        first.map(|(_, connection)| self.cut(connection, Cut::Room)).is_some()
+        if let Some((_, first)) = candidates.min_by(|(a, _), (b, _)| a.cmp(b)) {
+            self.cut(first, Cut::Room);
+        }
     }
 
     fn cut(&self, connection: &Connection, cut: Cut) {
         let mut state = connection.state();
         if state.cut.is_none() {
-            state.cut = Some(cut);
+            state.cut = Some((cut, state.phase));
             self.metrics.cut(cut);
             connection.end.notify_one();
         }
@@ -231,7 +246,19 @@ impl Connection {
     pub fn enter(&self, phase: Phase) {
         let mut state = self.state();
         state.served |= phase == Phase::Idle;
+        state.holds_room &= phase == Phase::Body;
         (state.phase, state.since) = (phase, Instant::now());
+    }
+
+    /// There is no room for the body. The client has had its time since the header.
+    pub fn waits_for_room(&self) {
+        self.state().phase = Phase::Room;
+    }
+
+    /// There is room for the body now.
+    pub fn has_room(&self) {
+        self.enter(Phase::Body);
+        self.state().holds_room = true;
     }
 
     /// Bytes came from the client: after a pause, they are the next request's.
@@ -261,8 +288,15 @@ impl Connection {
     pub async fn ended(&self) -> Cut {
         loop {
             self.end.notified().await;
-            if let Some(cut) = self.state().cut {
-                return cut;
+            let mut state = self.state();
+            match state.cut {
+                // The client did meanwhile what it was waited for.
+                Some((_, phase)) if phase != state.phase && state.phase == Phase::Work => {
+                    state.cut = None;
+                }
+                Some((_, Phase::Idle)) if state.phase != Phase::Idle => state.cut = None,
+                Some((cut, _)) => return cut,
+                None => {}
             }
         }
     }

@@ -70,6 +70,7 @@ impl Refusal {
         match self {
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Busy(_) | Self::Unread(Unread::NoRoom(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unread(Unread::NoLength) => StatusCode::LENGTH_REQUIRED,
             Self::Unread(Unread::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unread(Unread::Slow(_)) => StatusCode::REQUEST_TIMEOUT,
             Self::Unread(Unread::Broken) | Self::Review(_) => StatusCode::BAD_REQUEST,

@@ -242,7 +242,7 @@ impl<C: Cluster> Manager<C> {
             match configured {
                 true => debug!("the webhook configuration is there"),
                 false => info!(
-                    "there is no webhook configuration (--webhook-configuration): nobody calls"
+                    "there is no MutatingWebhookConfiguration (--webhook-configuration): pods are not injected"
                 ),
             }
         }

@@ -3,6 +3,7 @@
 //! docs/operating.md tells what each one means. Moments are Unix times: how old something is, or how long
 //! it still lasts, is for whoever asks to work out.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,7 @@ const BUCKETS: [f64; 16] = [
 ];
 
 /// Statuses of requests that get no decision.
-const STATUSES: [u16; 8] = [400, 404, 405, 408, 413, 415, 500, 503];
+const STATUSES: [u16; 9] = [400, 404, 405, 408, 411, 413, 415, 500, 503];
 
 /// Everything that is counted and measured.
 #[derive(Debug)]
@@ -161,7 +162,8 @@ impl Metrics {
         registry.register("decisions", "Reviews that were decided", self.decisions.clone());
         let help = "Requests that got no decision but an HTTP status";
         registry.register("refusals", help, self.refusals.clone());
-        registry.register("warnings", "Warnings to authors", self.warnings.clone());
+        let help = "Reviews with a warning of this kind";
+        registry.register("warnings", help, self.warnings.clone());
         let help = "From a request's header to its answer, where there was a decision";
         registry.register("review_duration_seconds", help, self.review_duration.clone());
         let help = "Requests whose answer is awaited";
@@ -195,8 +197,9 @@ impl Metrics {
         let (verdict, reason) = (decision.verdict.code(), decision.verdict.reason());
         let labels = DecisionLabels { webhook, decision: verdict, reason };
         self.decisions.get_or_create(&labels).inc();
-        for warning in &decision.warnings {
-            self.warnings.get_or_create(&WarningLabels { kind: warning.code() }).inc();
+        let kinds: BTreeSet<_> = decision.warnings.iter().map(Warning::code).collect();
+        for kind in kinds {
+            self.warnings.get_or_create(&WarningLabels { kind }).inc();
         }
         let seconds = duration.as_secs_f64();
         self.review_duration.get_or_create(&WebhookLabels { webhook }).observe(seconds);

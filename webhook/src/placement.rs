@@ -61,6 +61,9 @@ fn sounds_like_sandbox(class: &str) -> bool {
     ["gvisor", "runsc", "kata"].iter().any(|name| class.split(['-', '.']).any(|word| word == *name))
 }
 
+/// The taint of nodes of the Virtual Kubelet project.
+pub const VIRTUAL_KUBELET: &str = "virtual-kubelet.io/provider";
+
 /// Whether a pod seeks or tolerates nodes of the Virtual Kubelet project.
 fn virtual_node(spec: &PodSpec) -> bool {
     let selected = spec
@@ -72,7 +75,7 @@ fn virtual_node(spec: &PodSpec) -> bool {
         .tolerations
         .iter()
         .flatten()
-        .any(|toleration| toleration.key.as_deref() == Some("virtual-kubelet.io/provider"));
+        .any(|toleration| toleration.key.as_deref() == Some(VIRTUAL_KUBELET));
     selected || tolerated
 }
 

@@ -1,21 +1,24 @@
 //! Pods, read as far as decisions go.
 //!
-//! A pod of 3 MiB is mostly variables of its containers, which nobody here looks at. What isn't looked at
-//! isn't kept: that would take twenty times its bytes. The types are those of the API, with the rest left
-//! out.
+//! A pod may have 3 MiB, in lists of anything, and a type of the API takes hundreds of bytes where its text
+//! takes two. So lists are not kept: what decisions ask of one is worked out while it is read. The pod that
+//! comes of it has the types of the API, with everything left out that nobody asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EmptyDirVolumeSource, LocalObjectReference, Pod, PodOS, PodSpec,
     Toleration, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use serde::de::{Error, IgnoredAny};
+use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::names::LOADER;
+use crate::names::{LOADER, NO_TOKEN_VOLUME};
+use crate::placement;
 
 /// Reads a pod, or the template of pods.
 ///
@@ -53,12 +56,14 @@ struct Metadata {
     name: Option<String>,
     generate_name: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
-    owner_references: Option<Vec<OwnerReference>>,
+    owner_references: Option<List<Controller>>,
 }
 
 impl From<Metadata> for ObjectMeta {
     fn from(from: Metadata) -> Self {
         let Metadata { name, generate_name, annotations, owner_references } = from;
+        let controller = owner_references.and_then(|list| list.0.0);
+        let owner_references = controller.map(|owner| vec![owner]);
         Self { name, generate_name, annotations, owner_references, ..Self::default() }
     }
 }
@@ -67,76 +72,237 @@ impl From<Metadata> for ObjectMeta {
 #[serde(rename_all = "camelCase")]
 struct Spec {
     automount_service_account_token: Option<bool>,
-    containers: Option<Vec<AppContainer>>,
+    containers: Option<List<Containers>>,
     host_network: Option<bool>,
     host_users: Option<bool>,
-    image_pull_secrets: Option<Vec<LocalObjectReference>>,
-    init_containers: Option<Vec<InitContainer>>,
+    image_pull_secrets: Option<List<PullSecrets>>,
+    init_containers: Option<List<InitContainers>>,
     node_selector: Option<BTreeMap<String, String>>,
     os: Option<PodOS>,
     runtime_class_name: Option<String>,
-    tolerations: Option<Vec<Tolerated>>,
-    volumes: Option<Vec<NamedVolume>>,
+    tolerations: Option<List<Tolerations>>,
+    volumes: Option<List<Volumes>>,
 }
 
 impl From<Spec> for PodSpec {
     fn from(from: Spec) -> Self {
-        let containers = from.containers.unwrap_or_default().into_iter().map(Container::from);
-        let init = from.init_containers.map(|all| all.into_iter().map(|one| one.0).collect());
-        let tolerations = from.tolerations.map(|all| all.into_iter().map(Into::into).collect());
+        let containers = from.containers.map(|list| list.0).unwrap_or_default();
         Self {
             automount_service_account_token: from.automount_service_account_token,
-            containers: containers.collect(),
+            containers: containers.into_iter().collect(),
             host_network: from.host_network,
             host_users: from.host_users,
-            image_pull_secrets: from.image_pull_secrets,
-            init_containers: init,
+            image_pull_secrets: from.image_pull_secrets.map(|List(PullSecrets(names))| {
+                names.into_iter().map(|name| LocalObjectReference { name }).collect()
+            }),
+            init_containers: from.init_containers.map(|List(init)| {
+                init.loaders.into_iter().chain(init.others.into_iter()).collect()
+            }),
             node_selector: from.node_selector,
             os: from.os,
             runtime_class_name: from.runtime_class_name,
-            tolerations,
-            volumes: from.volumes.map(|all| all.into_iter().map(Volume::from).collect()),
+            tolerations: from.tolerations.map(|list| list.0.0),
+            volumes: from.volumes.map(|list| list.0.0.into_iter().collect()),
             ..Self::default()
         }
     }
 }
 
-#[derive(Deserialize)]
-struct AppContainer {
-    name: String,
-    ports: Option<Vec<ContainerPort>>,
+/// What is kept of a list.
+trait Fold: Default {
+    /// As much of an item as is looked at.
+    type Item<'de>: Deserialize<'de>;
+
+    /// Takes an item into account, or says what is wrong with it.
+    fn take(&mut self, item: Self::Item<'_>) -> Result<(), serde_json::Error>;
 }
 
-impl From<AppContainer> for Container {
-    fn from(AppContainer { name, ports }: AppContainer) -> Self {
-        Self { name, ports, ..Self::default() }
-    }
-}
+/// A list of which only `F` is kept.
+struct List<F>(F);
 
-/// The loader among them is compared field by field.
-struct InitContainer(Container);
-
-impl<'de> Deserialize<'de> for InitContainer {
+impl<'de, F: Fold> Deserialize<'de> for List<F> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Box::<RawValue>::deserialize(deserializer)?;
-        let named: AppContainer = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-        if named.name != LOADER {
-            return Ok(Self(named.into()));
+        struct Items<F>(PhantomData<F>);
+
+        impl<'de, F: Fold> Visitor<'de> for Items<F> {
+            type Value = F;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<F, A::Error> {
+                let mut kept = F::default();
+                while let Some(item) = items.next_element()? {
+                    kept.take(item).map_err(A::Error::custom)?;
+                }
+                Ok(kept)
+            }
         }
-        serde_json::from_str(text.get()).map(Self).map_err(D::Error::custom)
+
+        deserializer.deserialize_seq(Items(PhantomData)).map(List)
     }
 }
+
+/// The owner that answers for an object.
+#[derive(Default)]
+struct Controller(Option<OwnerReference>);
+
+#[derive(Deserialize)]
+struct Owner {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    name: String,
+    controller: Option<bool>,
+}
+
+impl Fold for Controller {
+    type Item<'de> = Owner;
+
+    fn take(&mut self, Owner { kind, name, controller }: Owner) -> Result<(), serde_json::Error> {
+        if self.0.is_none() && controller == Some(true) {
+            self.0 = Some(OwnerReference { kind, name, controller, ..OwnerReference::default() });
+        }
+        Ok(())
+    }
+}
+
+/// Ports that are declared, each once.
+#[derive(Default)]
+struct Ports(BTreeSet<(i32, Option<String>)>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Port {
+    #[serde(default)]
+    container_port: i32,
+    protocol: Option<String>,
+}
+
+impl Fold for Ports {
+    type Item<'de> = Port;
+
+    fn take(&mut self, Port { container_port, protocol }: Port) -> Result<(), serde_json::Error> {
+        self.0.insert((container_port, protocol));
+        Ok(())
+    }
+}
+
+/// The ports of all containers, as those of one without a name, and the one that has the loader's name.
+#[derive(Default)]
+struct Containers {
+    ports: Ports,
+    any: bool,
+    loader: bool,
+}
+
+#[derive(Deserialize)]
+struct NamedContainer {
+    name: String,
+    ports: Option<List<Ports>>,
+}
+
+impl Containers {
+    fn note(&mut self, NamedContainer { name, ports }: NamedContainer) {
+        self.any = true;
+        self.loader |= name == LOADER;
+        self.ports.0.extend(ports.into_iter().flat_map(|list| list.0.0));
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = Container> {
+        let ports = self.ports.0.into_iter().map(|(container_port, protocol)| ContainerPort {
+            container_port,
+            protocol,
+            ..ContainerPort::default()
+        });
+        let all = Container { ports: Some(ports.collect()), ..Container::default() };
+        let loader = Container { name: LOADER.to_owned(), ..Container::default() };
+        self.any.then_some(all).into_iter().chain(self.loader.then_some(loader))
+    }
+}
+
+impl Fold for Containers {
+    type Item<'de> = NamedContainer;
+
+    fn take(&mut self, container: NamedContainer) -> Result<(), serde_json::Error> {
+        self.note(container);
+        Ok(())
+    }
+}
+
+/// The loader among the init containers is compared field by field.
+#[derive(Default)]
+struct InitContainers {
+    loaders: Vec<Container>,
+    others: Containers,
+}
+
+/// Bytes of a loader's text, at the most: ours has some hundred. A longer one is none of ours.
+const MAX_LOADER: usize = 64 << 10;
+/// Loaders that are compared, at the most. The API server admits one of a name.
+const MAX_LOADERS: usize = 2;
+
+impl Fold for InitContainers {
+    type Item<'de> = Box<RawValue>;
+
+    fn take(&mut self, text: Box<RawValue>) -> Result<(), serde_json::Error> {
+        let text = text.get();
+        let named: NamedContainer = serde_json::from_str(text)?;
+        if named.name != LOADER {
+            self.others.note(named);
+        } else if self.loaders.len() < MAX_LOADERS {
+            self.loaders.push(match text.len() > MAX_LOADER {
+                true => Container { name: LOADER.to_owned(), ..Container::default() },
+                false => serde_json::from_str(text)?,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The names of secrets, each once.
+#[derive(Default)]
+struct PullSecrets(BTreeSet<String>);
+
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default)]
+    name: String,
+}
+
+impl Fold for PullSecrets {
+    type Item<'de> = Named;
+
+    fn take(&mut self, secret: Named) -> Result<(), serde_json::Error> {
+        self.0.insert(secret.name);
+        Ok(())
+    }
+}
+
+/// The first toleration that means something to us.
+#[derive(Default)]
+struct Tolerations(Vec<Toleration>);
 
 #[derive(Deserialize)]
 struct Tolerated {
     key: Option<String>,
 }
 
-impl From<Tolerated> for Toleration {
-    fn from(Tolerated { key }: Tolerated) -> Self {
-        Self { key, ..Self::default() }
+impl Fold for Tolerations {
+    type Item<'de> = Tolerated;
+
+    fn take(&mut self, Tolerated { key }: Tolerated) -> Result<(), serde_json::Error> {
+        if self.0.is_empty() && key.as_deref() == Some(placement::VIRTUAL_KUBELET) {
+            self.0.push(Toleration { key, ..Toleration::default() });
+        }
+        Ok(())
     }
 }
+
+/// The first volume that has our volume's name.
+#[derive(Default)]
+struct Volumes(Option<Volume>);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -145,9 +311,17 @@ struct NamedVolume {
     empty_dir: Option<IgnoredAny>,
 }
 
-impl From<NamedVolume> for Volume {
-    fn from(NamedVolume { name, empty_dir }: NamedVolume) -> Self {
-        let empty_dir = empty_dir.map(|_| EmptyDirVolumeSource::default());
-        Self { name, empty_dir, ..Self::default() }
+impl Fold for Volumes {
+    type Item<'de> = NamedVolume;
+
+    fn take(
+        &mut self,
+        NamedVolume { name, empty_dir }: NamedVolume,
+    ) -> Result<(), serde_json::Error> {
+        if self.0.is_none() && name == NO_TOKEN_VOLUME {
+            let empty_dir = empty_dir.map(|_| EmptyDirVolumeSource::default());
+            self.0 = Some(Volume { name, empty_dir, ..Volume::default() });
+        }
+        Ok(())
     }
 }

@@ -49,11 +49,15 @@ impl Port {
     ) -> Infallible {
         let serve = |stream, open: Open| {
             let (tls, metrics) = (tls.clone(), Arc::clone(&metrics));
-            let (router, stop) = (self.router.clone(), stop.clone());
+            let (router, mut stop) = (self.router.clone(), stop.clone());
             async move {
                 let _connected = metrics.connected();
                 let talk = async {
-                    let stream = match Box::pin(tls.accept(stream)).await {
+                    let stream = tokio::select! {
+                        stream = Box::pin(tls.accept(stream)) => stream,
+                        () = stop.signal() => return Ok(()),
+                    };
+                    let stream = match stream {
                         Ok(stream) => stream,
                         Err(error) => {
                             metrics.handshake_failed(failure(&error));

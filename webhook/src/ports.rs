@@ -27,7 +27,7 @@ pub fn undeclared(wishes: &Wishes, spec: &PodSpec) -> Vec<Warning> {
         .iter()
         .filter_map(arrival)
         .filter(|arrival| !declared.contains(arrival))
-        .filter(|(_, port)| !wishes.egress.as_ref().is_some_and(|rules| sends_from(rules, *port)))
+        .filter(|port| !wishes.egress.as_ref().is_some_and(|rules| sends_from(rules, *port)))
         .collect();
     let warning = |(protocol, port)| Warning::UndeclaredPort { protocol, port };
     expected.into_iter().take(MAX).map(warning).collect()
@@ -59,18 +59,23 @@ fn arrival(rule: &Rule) -> Option<Port> {
         Action::Unfunnel { .. } | Action::Translate { verb: Verb::Unfunnel, .. }
     );
     let PortRange { first, last } = rule.matches.dport.as_ref()?.single()?;
-    let protocol = match rule.matches.protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-    };
-    (unfunnels && first == last).then_some((protocol, first.get()))
+    (unfunnels && first == last).then_some((name(rule.matches.protocol), first.get()))
 }
 
 /// Whether the pod itself funnels from that port: then what arrives there is an answer.
-fn sends_from(egress: &Ruleset, port: u16) -> bool {
+fn sends_from(egress: &Ruleset, (protocol, port): Port) -> bool {
     egress.rules.iter().any(|rule| match rule.action {
-        Action::Funnel { sport, .. } => sport.get() == port,
-        Action::Translate { sport, .. } => (sport.first.get()..=sport.last.get()).contains(&port),
+        Action::Funnel { through, sport, .. } => (name(through), sport.get()) == (protocol, port),
+        Action::Translate { protocol: same, sport, .. } => {
+            name(same) == protocol && (sport.first.get()..=sport.last.get()).contains(&port)
+        }
         _ => false,
     })
+}
+
+fn name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    }
 }

@@ -13,7 +13,6 @@ use kube::core::admission::{META_API_VERSION_V1, META_KIND, Operation};
 use kube::core::{GroupVersionKind, GroupVersionResource};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::decision::{Decision, Verdict, decide};
@@ -300,15 +299,16 @@ fn object<T: DeserializeOwned>(
 
 /// Where in `text` the error is. To keep track of that costs time, so only what is wrong is read again.
 fn explain<T: DeserializeOwned>(text: &str, error: serde_json::Error) -> Misread {
-    let again = serde_json::from_str::<Value>(text).map(serde_path_to_error::deserialize::<_, T>);
-    match again {
-        Ok(Err(found)) => {
-            let path = found.path().to_string();
-            let path = if path == "." { String::new() } else { path };
-            Misread { path, problem: found.into_inner().to_string() }
-        }
-        _ => Misread { path: String::new(), problem: error.to_string() },
-    }
+    let mut again = serde_json::Deserializer::from_str(text);
+    let (path, error) = match serde_path_to_error::deserialize::<_, T>(&mut again) {
+        Ok(_) => (String::new(), error),
+        Err(found) => (found.path().to_string(), found.into_inner()),
+    };
+    let path = if path == "." { String::new() } else { path };
+    // Line and column are those of a part of the body, of which nobody knows where it begins.
+    let problem = error.to_string();
+    let problem = problem.split(" at line ").next().unwrap_or_default().to_owned();
+    Misread { path, problem }
 }
 
 /// What a request is about.

@@ -124,6 +124,7 @@ impl Server {
             );
             Port { listener, router, connections }
         };
+        let connections = Arc::clone(&port.connections);
         let (stopper, stopped) = Stopper::new();
         let accept = port.serve_tls(TlsAcceptor::from(tls), metrics, stopped);
         info!(admission = %addresses.admission, health = %addresses.health, "listening");
@@ -141,7 +142,14 @@ impl Server {
 
         // The listener is closed by now: select dropped it together with the port.
         let open = stopper.count();
-        match timeout(options.shutdown_timeout, stopper.stop()).await {
+        // Who is waited for too long is not waited for now either.
+        let stopped = async {
+            tokio::select! {
+                () = stopper.stop() => {}
+                never = connections.sweep() => match never {},
+            }
+        };
+        match timeout(options.shutdown_timeout, stopped).await {
             Ok(()) => info!(connections = open, "stopped"),
             Err(_) => warn!(
                 connections = open,

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::decision::{Decision, Verdict, decide};
 use crate::endpoint::Namespace;
+use crate::names::LOADER;
 use crate::reason::{DenyReason, SkipReason};
 use crate::settings::Settings;
 use crate::warning::Warning;
@@ -23,13 +24,20 @@ pub fn workload(
     namespace: Namespace,
     settings: &Settings,
 ) -> Decision {
-    if before.is_some_and(|before| workload.same_to_us(before)) {
-        return SkipReason::Unchanged.into();
+    let template = resource.template;
+    let misplaced = || {
+        let misplaced = workload.misplaced().into_iter();
+        misplaced.map(|annotation| Warning::OnWorkload { annotation, template })
+    };
+    if let Some(before) = before.filter(|before| workload.same_template(before)) {
+        let warnings = match workload.same_annotations(before) {
+            true => Vec::new(),
+            false => misplaced().collect(),
+        };
+        return Decision { verdict: Verdict::Skip(SkipReason::Unchanged), warnings };
     }
     let Decision { verdict, mut warnings } = decide(&workload.pod, settings);
-    let template = resource.template;
-    let misplaced = workload.misplaced().into_iter();
-    warnings.extend(misplaced.map(|annotation| Warning::OnWorkload { annotation, template }));
+    warnings.extend(misplaced());
     let verdict = match verdict {
         Verdict::Skip(reason) => Verdict::Skip(reason),
         _ if namespace == Namespace::Unlabelled => {
@@ -52,18 +60,25 @@ pub fn workload(
 
 /// Decides about a pod that is created, after all mutating webhooks.
 pub fn pod(pod: &Pod, namespace: Namespace, settings: &Settings) -> Decision {
-    let admitted = |warning| Decision { verdict: Verdict::Valid, warnings: vec![warning] };
-    match (decide(pod, settings).verdict, namespace) {
-        (Verdict::Skip(reason), _) => reason.into(),
-        (_, Namespace::Unlabelled) => Decision {
-            verdict: Verdict::Skip(SkipReason::NotEnabled),
-            warnings: vec![Warning::NotEnabled],
-        },
-        (Verdict::Inject(_) | Verdict::Valid, _) => admitted(Warning::LoaderMissing),
-        // In a rolling update of this webhook, another version may have added it.
-        (Verdict::Deny(DenyReason::LoaderDiffers { .. }), _) => SkipReason::AlreadyInjected.into(),
-        (verdict @ Verdict::Deny(_), _) => Decision { verdict, warnings: Vec::new() },
+    let skipped = |reason, warnings| Decision { verdict: Verdict::Skip(reason), warnings };
+    let unlabelled = namespace == Namespace::Unlabelled;
+    let Decision { verdict, warnings } = decide(pod, settings);
+    match verdict {
+        // Elsewhere, they were told when the pod was mutated.
+        Verdict::Skip(reason) => skipped(reason, if unlabelled { warnings } else { Vec::new() }),
+        _ if unlabelled => skipped(SkipReason::NotEnabled, vec![Warning::NotEnabled]),
+        // In a rolling update of this webhook, a replica with other settings may have added it.
+        Verdict::Deny(_) if has_loader(pod) => SkipReason::AlreadyInjected.into(),
+        Verdict::Deny(_) => Decision { verdict, warnings: Vec::new() },
+        Verdict::Inject(_) | Verdict::Valid => {
+            Decision { verdict: Verdict::Valid, warnings: vec![Warning::LoaderMissing] }
+        }
     }
+}
+
+fn has_loader(pod: &Pod) -> bool {
+    let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    init.into_iter().any(|container| container.name == LOADER)
 }
 
 /// Decides about an update of a pod, which runs, or is about to.

@@ -119,11 +119,14 @@ impl<'de> Deserialize<'de> for Template {
 }
 
 impl Workload {
-    /// Whether templates are the same, and so are annotations of ours on the object itself.
-    pub fn same_to_us(&self, other: &Self) -> bool {
+    /// Whether templates are the same.
+    pub fn same_template(&self, other: &Self) -> bool {
         self.template == other.template
-            && ours(&self.metadata).eq(ours(&other.metadata))
-            && ours(&self.jobs).eq(ours(&other.jobs))
+    }
+
+    /// Whether annotations of ours are the same outside of the templates.
+    pub fn same_annotations(&self, other: &Self) -> bool {
+        ours(&self.metadata).eq(ours(&other.metadata)) && ours(&self.jobs).eq(ours(&other.jobs))
     }
 
     /// Annotations of ours that stand here, and not in the template, where they would mean something.

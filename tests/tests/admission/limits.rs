@@ -178,3 +178,32 @@ async fn a_crowd_on_the_plain_port_holds_up_no_probe() {
         assert_eq!(server.health(path).await.status, StatusCode::OK, "{path}");
     }
 }
+
+/// Who announces a body and sends none holds nothing that others need, however many they are.
+#[tokio::test]
+async fn announced_bodies_hold_nothing() {
+    let flags = ["--max-connections=20", "--max-concurrent-reviews=1", "--body-timeout=300"];
+    let server = TestServer::start(&flags).await;
+    let mut crowd = Vec::new();
+    for sent in [0, 20 << 10].repeat(10) {
+        crowd.push(stalled(&server, 4 << 20, sent).await);
+    }
+    sleep(Duration::from_millis(700)).await;
+    let mut large = question();
+    large.push_str(&" ".repeat((1 << 20) - large.len()));
+    assert_eq!(server.post(question()).await.status, StatusCode::OK);
+    assert_eq!(server.post(large).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_is_refused() {
+    let server = TestServer::start(&[]).await;
+    let mut stream = server.connect().await;
+    let header = "POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                  Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    stream.write_all(header.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 411 "), "{answer}");
+    assert!(answer.ends_with("the request has no Content-Length\n"), "{answer}");
+}

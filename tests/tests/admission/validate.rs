@@ -120,6 +120,16 @@ async fn an_update_that_leaves_the_mistake_alone_is_admitted() {
         let verdict = server.review_at("/validate", &question(kind, &after, Some(&before))).await;
         assert_eq!(verdict, silent(), "{kind}");
 
+        // On the object itself, rules mean nothing, before or after.
+        let mut annotated = after.clone();
+        annotated["metadata"]["annotations"] = json!({ "sfunnel.io/egress-ruleset": BROKEN });
+        let verdict =
+            server.review_at("/validate", &question(kind, &annotated, Some(&before))).await;
+        assert_warned(&verdict, &["annotation sfunnel.io/egress-ruleset does nothing here"]);
+        let verdict =
+            server.review_at("/validate", &question(kind, &before, Some(&annotated))).await;
+        assert_eq!(verdict, silent(), "{kind}");
+
         let made_worse = object(kind, json!({ "sfunnel.io/ruleset": "x" }));
         let verdict =
             server.review_at("/validate", &question(kind, &made_worse, Some(&after))).await;
@@ -147,7 +157,8 @@ async fn an_annotation_on_the_workload_itself_is_told() {
     assert_eq!(ask(&misplaced, Some(&misplaced)).await, silent());
 
     let mut jobs = object("CronJob", json!({}));
-    jobs["spec"]["jobTemplate"]["metadata"] = json!({ "annotations": { "sfunnel.io/ruleset": RULES } });
+    jobs["spec"]["jobTemplate"]["metadata"] =
+        json!({ "annotations": { "sfunnel.io/ruleset": RULES } });
     let verdict = server.review_at("/validate", &question("CronJob", &jobs, None)).await;
     assert_warned(&verdict, &["move it to spec.jobTemplate.spec.template.metadata.annotations"]);
 
