@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use webhook::args::{Args, Config};
 use webhook::clock::Clock;
@@ -29,6 +30,7 @@ const MAX_THREADS: usize = 4;
 fn start(args: Args) -> anyhow::Result<()> {
     let config = args.config()?;
     log::starting(&config);
+    allow_open_files(config.options.open_files())?;
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -38,6 +40,24 @@ fn start(args: Args) -> anyhow::Result<()> {
         .build()
         .context("starting threads")?
         .block_on(run(config))
+}
+
+/// Containers often begin with 1,024 open files, and may have many more.
+fn allow_open_files(needed: usize) -> anyhow::Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let needed = needed as u64;
+    // Nothing is unlimited.
+    if current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    anyhow::ensure!(
+        maximum.is_none_or(|maximum| maximum >= needed),
+        "--max-connections needs {needed} open files, and this process may have {}; lower it, or raise \
+         the hard limit (ulimit -Hn, RLIMIT_NOFILE)",
+        maximum.unwrap_or_default()
+    );
+    setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum })
+        .with_context(|| format!("raising the limit of open files to {needed}"))
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

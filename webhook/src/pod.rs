@@ -17,6 +17,7 @@ use serde::de::{Error, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::json::Object;
 use crate::names::{LOADER, NO_TOKEN_VOLUME};
 use crate::placement;
 
@@ -26,10 +27,10 @@ use crate::placement;
 ///
 /// When a field that is looked at has the wrong type.
 pub fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pod, D::Error> {
-    let Object { metadata, spec } = Object::deserialize(deserializer)?;
+    let Object(Parts { metadata, spec }) = Object::deserialize(deserializer)?;
     Ok(Pod {
-        metadata: metadata.map(ObjectMeta::from).unwrap_or_default(),
-        spec: spec.map(PodSpec::from),
+        metadata: metadata.map(|Object(metadata)| metadata.into()).unwrap_or_default(),
+        spec: spec.map(|Object(spec)| spec.into()),
         status: None,
     })
 }
@@ -40,14 +41,14 @@ pub fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pod, D::Error>
 ///
 /// When a field that is looked at has the wrong type.
 pub fn read_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let metadata = Option::<Metadata>::deserialize(deserializer)?;
-    Ok(metadata.map(ObjectMeta::from).unwrap_or_default())
+    let metadata = Option::<Object<Metadata>>::deserialize(deserializer)?;
+    Ok(metadata.map(|Object(metadata)| metadata.into()).unwrap_or_default())
 }
 
 #[derive(Deserialize)]
-struct Object {
-    metadata: Option<Metadata>,
-    spec: Option<Spec>,
+struct Parts {
+    metadata: Option<Object<Metadata>>,
+    spec: Option<Object<Spec>>,
 }
 
 #[derive(Deserialize)]
@@ -158,9 +159,12 @@ struct Owner {
 }
 
 impl Fold for Controller {
-    type Item<'de> = Owner;
+    type Item<'de> = Object<Owner>;
 
-    fn take(&mut self, Owner { kind, name, controller }: Owner) -> Result<(), serde_json::Error> {
+    fn take(
+        &mut self,
+        Object(Owner { kind, name, controller }): Self::Item<'_>,
+    ) -> Result<(), serde_json::Error> {
         if self.0.is_none() && controller == Some(true) {
             self.0 = Some(OwnerReference { kind, name, controller, ..OwnerReference::default() });
         }
@@ -181,9 +185,12 @@ struct Port {
 }
 
 impl Fold for Ports {
-    type Item<'de> = Port;
+    type Item<'de> = Object<Port>;
 
-    fn take(&mut self, Port { container_port, protocol }: Port) -> Result<(), serde_json::Error> {
+    fn take(
+        &mut self,
+        Object(Port { container_port, protocol }): Self::Item<'_>,
+    ) -> Result<(), serde_json::Error> {
         self.0.insert((container_port, protocol));
         Ok(())
     }
@@ -223,9 +230,9 @@ impl Containers {
 }
 
 impl Fold for Containers {
-    type Item<'de> = NamedContainer;
+    type Item<'de> = Object<NamedContainer>;
 
-    fn take(&mut self, container: NamedContainer) -> Result<(), serde_json::Error> {
+    fn take(&mut self, Object(container): Self::Item<'_>) -> Result<(), serde_json::Error> {
         self.note(container);
         Ok(())
     }
@@ -248,7 +255,7 @@ impl Fold for InitContainers {
 
     fn take(&mut self, text: Box<RawValue>) -> Result<(), serde_json::Error> {
         let text = text.get();
-        let named: NamedContainer = serde_json::from_str(text)?;
+        let Object(named) = serde_json::from_str::<Object<NamedContainer>>(text)?;
         if named.name != LOADER {
             self.others.note(named);
         } else if self.loaders.len() < MAX_LOADERS {
@@ -272,9 +279,9 @@ struct Named {
 }
 
 impl Fold for PullSecrets {
-    type Item<'de> = Named;
+    type Item<'de> = Object<Named>;
 
-    fn take(&mut self, secret: Named) -> Result<(), serde_json::Error> {
+    fn take(&mut self, Object(secret): Self::Item<'_>) -> Result<(), serde_json::Error> {
         self.0.insert(secret.name);
         Ok(())
     }
@@ -290,9 +297,9 @@ struct Tolerated {
 }
 
 impl Fold for Tolerations {
-    type Item<'de> = Tolerated;
+    type Item<'de> = Object<Tolerated>;
 
-    fn take(&mut self, Tolerated { key }: Tolerated) -> Result<(), serde_json::Error> {
+    fn take(&mut self, Object(Tolerated { key }): Self::Item<'_>) -> Result<(), serde_json::Error> {
         if self.0.is_empty() && key.as_deref() == Some(placement::VIRTUAL_KUBELET) {
             self.0.push(Toleration { key, ..Toleration::default() });
         }
@@ -312,11 +319,11 @@ struct NamedVolume {
 }
 
 impl Fold for Volumes {
-    type Item<'de> = NamedVolume;
+    type Item<'de> = Object<NamedVolume>;
 
     fn take(
         &mut self,
-        NamedVolume { name, empty_dir }: NamedVolume,
+        Object(NamedVolume { name, empty_dir }): Self::Item<'_>,
     ) -> Result<(), serde_json::Error> {
         if self.0.is_none() && name == NO_TOKEN_VOLUME {
             let empty_dir = empty_dir.map(|_| EmptyDirVolumeSource::default());

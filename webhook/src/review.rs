@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::decision::{Decision, Verdict, decide};
 use crate::endpoint::{Endpoint, Namespace, Webhook};
+use crate::json::Object;
 use crate::reason::{DenyReason, SkipReason};
 use crate::settings::Settings;
 use crate::text::one_line;
@@ -265,7 +266,8 @@ fn request(text: &str) -> Result<AdmissionRequest<&RawValue>, BadReview> {
         request: Option<&'a RawValue>,
     }
     // What is no object has none of the fields.
-    let Envelope { kind, api_version, request } = serde_json::from_str(text).unwrap_or_default();
+    let Object(Envelope { kind, api_version, request }) =
+        serde_json::from_str(text).unwrap_or_default();
     let string = |value: Option<&RawValue>| -> String {
         value.and_then(|value| serde_json::from_str(value.get()).ok()).unwrap_or_default()
     };
@@ -277,10 +279,13 @@ fn request(text: &str) -> Result<AdmissionRequest<&RawValue>, BadReview> {
         });
     }
     let request = request.ok_or(BadReview::NoRequest)?.get();
-    serde_json::from_str(request).map_err(|error| {
-        let misread = explain::<AdmissionRequest<IgnoredAny>>(request, error);
-        BadReview::Request(misread.within("request"))
-    })
+    match serde_json::from_str(request) {
+        Ok(Object(request)) => Ok(request),
+        Err(error) => {
+            let misread = explain::<Object<AdmissionRequest<IgnoredAny>>>(request, error);
+            Err(BadReview::Request(misread.within("request")))
+        }
+    }
 }
 
 /// Reads an object that is to be decided about.
@@ -376,8 +381,9 @@ impl About {
                 Subject::Pod(Box::new(pod))
             }
             (Self::Pod, Operation::Update, Webhook::Validate) => {
-                let after = object("object", what, after()?)?;
-                Subject::RunningPod(Box::new([after, object("oldObject", what, before()?)?]))
+                let Object(after) = object("object", what, after()?)?;
+                let Object(before) = object("oldObject", what, before()?)?;
+                Subject::RunningPod(Box::new([after, before]))
             }
             (Self::Workload(resource), Operation::Create, _) => {
                 Subject::Workload(resource, Box::new((object("object", what, after()?)?, None)))

@@ -171,6 +171,12 @@ async fn listen(
 }
 
 impl Options {
+    /// How many files may be open at the most: connections to both ports, and some that are no connections of
+    /// clients.
+    pub const fn open_files(&self) -> usize {
+        self.max_connections + PLAIN_CONNECTIONS + 128
+    }
+
     fn connections(
         &self,
         limit: usize,

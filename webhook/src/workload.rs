@@ -6,6 +6,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::json::Object;
 use crate::names::{ANNOTATIONS, EGRESS_RULESET, PREFIX, RULESET, STATUS};
 use crate::pod;
 
@@ -65,11 +66,13 @@ pub struct Workload {
 
 impl<'de> Deserialize<'de> for Workload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Object { metadata, spec } = Object::deserialize(deserializer)?;
-        let Spec { template, job_template } = spec.unwrap_or_default();
+        let Object(Parts { metadata, spec }) = Object::deserialize(deserializer)?;
+        let Object(Spec { template, job_template }) = spec.unwrap_or_default();
         let (jobs, of_jobs) = match job_template {
             None => (ObjectMeta::default(), None),
-            Some(JobTemplate { metadata, spec }) => (metadata, spec.and_then(|spec| spec.template)),
+            Some(Object(JobTemplate { metadata, spec })) => {
+                (metadata, spec.and_then(|Object(spec)| spec.template))
+            }
         };
         let (pod, template) = match of_jobs.or(template) {
             None => (Pod::default(), String::new()),
@@ -80,24 +83,24 @@ impl<'de> Deserialize<'de> for Workload {
 }
 
 #[derive(Deserialize)]
-struct Object {
+struct Parts {
     #[serde(default, deserialize_with = "pod::read_metadata")]
     metadata: ObjectMeta,
-    spec: Option<Spec>,
+    spec: Option<Object<Spec>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
     template: Option<Template>,
-    job_template: Option<JobTemplate>,
+    job_template: Option<Object<JobTemplate>>,
 }
 
 #[derive(Deserialize)]
 struct JobTemplate {
     #[serde(default, deserialize_with = "pod::read_metadata")]
     metadata: ObjectMeta,
-    spec: Option<JobSpec>,
+    spec: Option<Object<JobSpec>>,
 }
 
 #[derive(Deserialize)]

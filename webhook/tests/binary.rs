@@ -379,3 +379,27 @@ fn an_address_in_use_is_refused_by_its_flag() {
         format!(" ERROR sfunnel_webhook: --listen {address}: Address already in use (os error 98)");
     assert!(log.trim_end().ends_with(&expect), "{log}");
 }
+
+/// Containers often have a soft limit of 1,024 open files, which accepted connections would run into.
+#[test]
+fn as_many_files_may_be_open_as_there_may_be_connections() {
+    let run = |limits: &str, flags: &[&str]| {
+        let mut command = Command::new("sh");
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).stderr(Stdio::piped());
+        command.args(["-c", &format!("{limits} && exec \"$0\" \"$@\"")]);
+        command.arg(env!("CARGO_BIN_EXE_sfunnel-webhook")).args(["--loader-image", "loader:1"]);
+        command.arg("--self-signed").args(flags);
+        command
+    };
+    let running = Running::start(&mut run("ulimit -Sn 100", &["--max-connections", "300"]));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.child.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(line.split_whitespace().nth(3), Some("492"), "{line}");
+    running.terminate();
+
+    let output = run("ulimit -n 100", &["--max-connections", "300"]).output().unwrap();
+    assert!(!output.status.success());
+    let log = String::from_utf8(output.stderr).unwrap();
+    let expect = "--max-connections needs 492 open files, and this process may have 100";
+    assert!(log.contains(expect), "{log}");
+}
