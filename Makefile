@@ -66,15 +66,16 @@ lint: ## Format and clippy
 	cargo clippy --locked --all-targets -- -D warnings
 
 # KUBECTL=kubectl for another one than that of the pinned Kubernetes.
-manifests: ## deploy/install.yaml anew, from deploy/base
+manifests: ## deploy/install.yaml anew, from deploy/base, and the PrometheusRule
 	@tests/checks/manifests.sh render
 
 manifests-check: ## The manifests against their schemas, and a hardening linter
 	@tests/setup.sh checks
 	@tests/checks/manifests.sh check
 
-# BENCH=udp for one section, out of loader, lookup, bulk, udp, latency, sizes, pods; BENCH_ROUNDS=3 for a
-# quick look. Make hands both on in the environment. Only pods needs a cluster and the images.
+# BENCH=udp for one section, out of loader, lookup, bulk, udp, latency, sizes, webhook, webhook-memory, pods;
+# BENCH_ROUNDS=3 for a quick look. Make hands both on in the environment. Only pods needs a cluster and the
+# images.
 BENCH_PODS := $(if $(BENCH),$(findstring $(BENCH),pods),pods)
 
 bench: root $(if $(BENCH_PODS),machine images) ## Ratios, each with what it is compared to
@@ -99,8 +100,7 @@ cluster-down: root ## Ends it, and removes every trace of it
 	@cargo build --locked --quiet --package tests --bin cluster
 	@target/debug/cluster down --name $(CLUSTER)
 
-fuzz: ## The rule language on random bytes, for FUZZ_SECONDS
+# FUZZ=review for one target, out of ruleset, annotations, review, certificates. FUZZ_SECONDS=60 for each.
+fuzz: ## What strangers write, made up by a fuzzer: rules, annotations, reviews, certificates
 	@tests/setup.sh fuzz
-	@mkdir -p tests/fuzz/corpus/ruleset
-	cd tests && cargo +nightly fuzz run ruleset fuzz/corpus/ruleset fuzz/seeds/ruleset -- \
-		-dict=fuzz/ruleset.dict -timeout=10 -max_len=8192 -max_total_time=$(FUZZ_SECONDS)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz/run.sh $(FUZZ)

@@ -132,8 +132,15 @@ case ${1:-} in
         cargo fmt --version >/dev/null && cargo clippy --version >/dev/null ||
             fail 'rustfmt or clippy is missing: rustup component add rustfmt clippy'
         ;;
-    # What the original does in every container: a Python script, clang, tc.
-    bench) packages python3 clang libbpf-dev linux-libc-dev ;;
+    bench)
+        # What the original does in every container: a Python script, clang, tc.
+        packages python3 clang libbpf-dev linux-libc-dev
+        # Go programs are for these sections alone.
+        if [[ 'webhook webhook-memory' == *"${BENCH:-}"* ]]; then
+            use_go
+            "$here/bench/programs.sh" >/dev/null
+        fi
+        ;;
     fuzz)
         rustup run nightly rustc --version >/dev/null 2>&1 ||
             fail 'fuzzing needs a nightly compiler: rustup toolchain install nightly'

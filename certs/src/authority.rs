@@ -6,6 +6,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
+use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use x509_parser::certificate::X509Certificate;
@@ -40,6 +41,9 @@ pub enum AuthorityError {
     /// The CA key belongs to another certificate.
     #[error("the CA key is not the one of the CA certificate")]
     Mismatch,
+    /// Clients could not trust the CA certificate.
+    #[error("the CA certificate can't be a client's trust anchor: {0}")]
+    NoAnchor(#[source] rustls::Error),
     /// What was issued is no pair.
     #[error("the issued certificate is unusable: {0}")]
     Pair(#[from] PairError),
@@ -76,6 +80,9 @@ impl Authority {
         if parsed.public_key().raw != key.subject_public_key_info() {
             return Err(AuthorityError::Mismatch);
         }
+        // Clients read it more strictly than who signs with its key.
+        let anchor = RootCertStore::empty().add(certificate.der().clone());
+        anchor.map_err(AuthorityError::NoAnchor)?;
         let issuer = Arc::new(Issuer::from_ca_cert_der(certificate.der(), key)?);
         Ok(Self { certificate, issuer })
     }

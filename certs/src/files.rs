@@ -100,7 +100,9 @@ impl Files {
         let key = private_key(&content.key).map_err(|problem| self.error(Part::Key, problem))?;
         let pair = Pair::new(chain, key, provider).map_err(|error| {
             let part = match error {
-                PairError::NoCertificate | PairError::Certificate(_) => Part::Certificate,
+                PairError::NoCertificate | PairError::Certificate(_) | PairError::Unusable(_) => {
+                    Part::Certificate
+                }
                 PairError::Mismatch | PairError::Key(_) => Part::Key,
             };
             self.error(part, Problem::Pair(error))

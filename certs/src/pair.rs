@@ -45,6 +45,9 @@ pub enum PairError {
     /// The leaf is not an X.509 certificate.
     #[error("the first certificate can't be read: {0}")]
     Certificate(#[source] x509_parser::nom::Err<x509_parser::error::X509Error>),
+    /// The leaf is an X.509 certificate that rustls, stricter than others, doesn't take.
+    #[error("the first certificate can't be used: {0}")]
+    Unusable(#[source] rustls::Error),
     /// The key belongs to another certificate.
     #[error("the key is not the one that the first certificate was issued for")]
     Mismatch,
@@ -72,6 +75,7 @@ impl Pair {
         let certified =
             CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => PairError::Mismatch,
+                error @ rustls::Error::InvalidCertificate(_) => PairError::Unusable(error),
                 other => PairError::Key(other),
             })?;
         Ok(Self { certified: Arc::new(certified), validity, serial, has_names })

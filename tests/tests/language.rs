@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::time::Instant;
 
 use abi::{MAX_NODES, MAX_ROWS, MAX_RULES, ROW, Roots, Row, is_row};
@@ -14,7 +13,7 @@ use rand::seq::IndexedRandom as _;
 use ruleset::ast::{Matches, Protocol, Ruleset};
 use ruleset::{Compiled, Kind, MAX_TEXT, Tables, compile, parse};
 use tests::naive::{Seen, first_match};
-use tests::{fuzz, random};
+use tests::random;
 
 /// Numbers of the rules that can never match, as the warnings say. `compiled` has one rule a line.
 fn warned(compiled: &Compiled) -> BTreeSet<usize> {
@@ -429,60 +428,6 @@ fn pathological_rulesets_end() {
     });
     let refused = measured("rules in place of which any two meet", &text);
     assert!(matches!(refused, Err(Kind::TooComplex(..))), "{refused:?}");
-}
-
-/// The fuzz target's body, on its seeds and on texts made of them, without a fuzzer.
-#[test]
-fn fuzz_seeds_hold() {
-    let mut seeds = Vec::new();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/ruleset");
-    for entry in std::fs::read_dir(folder).unwrap() {
-        seeds.push(std::fs::read(entry.unwrap().path()).unwrap());
-    }
-    // Folders are listed in any order.
-    seeds.sort();
-    assert!(seeds.len() > 10, "{} seeds", seeds.len());
-    seeds.iter().for_each(|seed| fuzz::ruleset(seed));
-
-    let mut rng = random::rng(6);
-    for _ in 0..5000 {
-        let mut text = seeds.choose(&mut rng).unwrap().clone();
-        for _ in 0..rng.random_range(1..=4) {
-            mutate(&mut rng, &mut text, &seeds);
-        }
-        fuzz::ruleset(&text);
-    }
-
-    // Around the limit, whatever stands there.
-    for end in [";", "#", "a", " ", "\n", "\u{e9}", "\u{1f34e}"] {
-        for len in MAX_TEXT - 5..=MAX_TEXT + 1 {
-            let text = format!("tcp actions drop;{}{}", " ".repeat(len - 17), end.repeat(9));
-            fuzz::ruleset(text.as_bytes());
-        }
-    }
-}
-
-/// Removes, repeats, replaces or brings in something.
-fn mutate(rng: &mut StdRng, text: &mut Vec<u8>, seeds: &[Vec<u8>]) {
-    let at = rng.random_range(0..=text.len());
-    let end = (at + rng.random_range(0..12)).min(text.len());
-    match rng.random_range(0..4) {
-        0 => drop(text.drain(at..end)),
-        1 => {
-            let piece = text[at..end].to_vec();
-            text.splice(at..at, piece);
-        }
-        2 => {
-            let byte = *b" \t\r\n;#!={},-./0169:adpst\0\x1b\xc3\xa9".choose(rng).unwrap();
-            text.splice(at..end.min(at + 1), [byte]);
-        }
-        _ => {
-            let other = seeds.choose(rng).unwrap();
-            let from = rng.random_range(0..=other.len());
-            let to = (from + rng.random_range(0..40)).min(other.len());
-            text.splice(at..at, other[from..to].iter().copied());
-        }
-    }
 }
 
 /// The message that README.md shows is the one that the program prints.

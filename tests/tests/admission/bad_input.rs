@@ -99,7 +99,7 @@ async fn json_that_is_no_question_about_pods_is_refused() {
         (with("/request", json!(null)), "the AdmissionReview has no request".into()),
         (
             with("/request", json!([])),
-            "the AdmissionReview can't be read: request: invalid length 0, expected struct AdmissionRequest with 10 elements".into(),
+            "the AdmissionReview can't be read: request: invalid type: sequence, expected an object".into(),
         ),
         (with("/request/uid", json!("")), "request.uid is empty".into()),
         (without("uid"), "the AdmissionReview can't be read: request: missing field `uid`".into()),
@@ -131,7 +131,7 @@ async fn json_that_is_no_question_about_pods_is_refused() {
         ),
         (
             with("/request/object", json!("web")),
-            "request.object is no core/v1 Pod: invalid type: string \"web\", expected struct Object".into(),
+            "request.object is no core/v1 Pod: invalid type: string \"web\", expected an object".into(),
         ),
     ];
     for (body, text) in rows {

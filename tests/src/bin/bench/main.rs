@@ -7,6 +7,7 @@
 //! look_up     the program on one packet, without a network
 //! path        the way through client, router and server: bulk TCP, UDP, latency
 //! sizes       what an image would hold
+//! webhook     reviews over TLS, beside another admission server; and the memory that they take
 //! pods        a hundred pods on a Kubernetes node
 //! ```
 //!
@@ -19,6 +20,7 @@ mod rounds;
 mod sizes;
 mod start_up;
 mod table;
+mod webhook;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -53,13 +55,15 @@ impl Options {
 /// A name for `BENCH`, and what it stands for.
 type Section = (&'static str, fn(usize) -> Result<()>);
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 9] = [
     ("loader", start_up::compare),
     ("lookup", look_up::compare),
     ("bulk", path::bulk::compare),
     ("udp", path::datagrams::compare),
     ("latency", path::round_trip::compare),
     ("sizes", sizes::compare),
+    ("webhook", webhook::compare),
+    ("webhook-memory", webhook::memory::compare),
     ("pods", pods::compare),
 ];
 

@@ -23,7 +23,9 @@ pub enum Unit {
     Seconds,
     BitsPerSecond,
     PacketsPerSecond,
+    PerSecond,
     Bytes,
+    Mebibytes,
 }
 
 /// What should come out.
@@ -106,7 +108,12 @@ impl Unit {
             }
             Self::BitsPerSecond => format!("{:.2} / {:.2} Gbit/s", ours / 1e9, theirs / 1e9),
             Self::PacketsPerSecond => format!("{:.0} / {:.0} kpps", ours / 1e3, theirs / 1e3),
+            Self::PerSecond => format!("{ours:.0} / {theirs:.0} a second"),
             Self::Bytes => format!("{:.1} / {:.1} MB", ours / 1e6, theirs / 1e6),
+            Self::Mebibytes => {
+                let [ours, theirs] = [ours, theirs].map(|bytes| bytes / (1 << 20) as f64);
+                format!("{ours:.1} / {theirs:.1} MiB")
+            }
         }
     }
 }

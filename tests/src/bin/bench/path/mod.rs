@@ -11,7 +11,7 @@
 
 pub mod bulk;
 mod connection;
-mod cpu;
+pub mod cpu;
 pub mod datagrams;
 mod labs;
 mod meter;

@@ -1,5 +1,4 @@
-//! What holds for every text, however it came about: the body of the fuzz target, and of its replay
-//! on stable Rust. Must need nothing but the language and [`naive`](crate::naive).
+//! Any bytes as a ruleset.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,7 +16,7 @@ const PACKETS: usize = 128;
 /// # Panics
 ///
 /// If anything of that does not hold.
-pub fn ruleset(data: &[u8]) {
+pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match compile(&text) {
         Ok(compiled) => {
