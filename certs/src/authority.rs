@@ -35,9 +35,9 @@ pub enum AuthorityError {
     /// The CA certificate is none.
     #[error("the CA certificate {0}")]
     Certificate(#[from] CertificateError),
-    /// The text of the CA key is no PEM key.
-    #[error("the CA key is no PEM private key: {0}")]
-    Key(#[source] rcgen::Error),
+    /// The text of the CA key is no PEM key. What the library says of it may quote the key.
+    #[error("the CA key is no PEM private key")]
+    Key,
     /// The CA key belongs to another certificate.
     #[error("the CA key is not the one of the CA certificate")]
     Mismatch,
@@ -74,7 +74,7 @@ impl Authority {
     /// When one can't be read, they don't belong together or the certificate is not a CA's.
     pub fn from_pem(certificate: &[u8], key: &str) -> Result<Self, AuthorityError> {
         let certificate = Certificate::from_pem(certificate)?;
-        let key = KeyPair::from_pem(key).map_err(AuthorityError::Key)?;
+        let key = KeyPair::from_pem(key).map_err(|_| AuthorityError::Key)?;
         let (_, parsed) =
             X509Certificate::from_der(certificate.der()).map_err(CertificateError::Certificate)?;
         if parsed.public_key().raw != key.subject_public_key_info() {

@@ -184,7 +184,7 @@ mod tests {
         };
         check(put("ca.crt", b""), "ca.crt and ca.key: the CA certificate is no PEM certificate: ");
         check(put("ca.key", b"\xff"), "ca.key is not text");
-        check(put("ca.key", b"-"), "ca.crt and ca.key: the CA key is no PEM private key: ");
+        check(put("ca.key", b"-"), "ca.crt and ca.key: the CA key is no PEM private key");
         let swap = |data: &mut Data| {
             let key = data["next.key"].clone();
             data.insert("ca.key".to_owned(), key);

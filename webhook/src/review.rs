@@ -307,14 +307,18 @@ fn explain<T: DeserializeOwned>(text: &str, error: serde_json::Error) -> Misread
     let mut again = serde_json::Deserializer::from_str(text);
     let (path, error) = match serde_path_to_error::deserialize::<_, T>(&mut again) {
         Ok(_) => (String::new(), error),
-        Err(found) => (found.path().to_string(), found.into_inner()),
+        Err(found) => (one_line(&found.path().to_string(), MAX_QUOTED), found.into_inner()),
     };
     let path = if path == "." { String::new() } else { path };
     // Line and column are those of a part of the body, of which nobody knows where it begins.
     let problem = error.to_string();
-    let problem = problem.split(" at line ").next().unwrap_or_default().to_owned();
+    let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(text, _)| text);
+    let problem = one_line(problem, MAX_QUOTED);
     Misread { path, problem }
 }
+
+/// Characters of a path or a value that an error quotes, at the most.
+const MAX_QUOTED: usize = 256;
 
 /// What a request is about.
 #[derive(Clone, Copy)]
