@@ -40,9 +40,9 @@ const HANDED_OVER: [(&str, &str); 3] = [
 /// Kubernetes' apimachinery). A webhook sees more: the API server counts after it.
 const MAX_ALL: usize = 256 << 10;
 
-/// Bytes of `NAME=value` and the NUL behind it that Linux hands to a program, at the most
-/// (`MAX_ARG_STRLEN`).
-const MAX_VARIABLE: usize = 128 << 10;
+/// Bytes of a value, at the most, so that Linux hands `NAME=value` and the NUL behind it to a program
+/// (`MAX_ARG_STRLEN`): as many for every variable, whose names differ, as for the one with the longest.
+const MAX_VALUE: usize = (128 << 10) - "SFUNNEL_EGRESS_RULESET".len() - 2;
 
 /// Decides about a pod with annotations. Whoever is injected gets a loader that accepts what it is handed
 /// over, and is left alone when asked about again; whoever is denied is told which annotation is wrong;
@@ -99,7 +99,7 @@ fn wrong(annotations: &Annotations) -> Vec<&'static str> {
 /// What the loader says to these variables: its own reading of them, and its own compiler.
 fn loads(variables: &BTreeMap<&str, &str>) -> Result<(), String> {
     for (name, value) in variables {
-        if name.len() + value.len() + 2 > MAX_VARIABLE || value.contains('\0') {
+        if value.len() > MAX_VALUE || value.contains('\0') {
             return Err(format!("no program starts with this {name}"));
         }
     }
@@ -279,6 +279,6 @@ fn repeated(choices: &mut Choices<'_>, text: String) -> String {
         return text;
     }
     let most = (MAX_ALL - 1000) / text.len();
-    let times = choices.pick(&[2, 16, MAX_VARIABLE / text.len(), most]);
+    let times = choices.pick(&[2, 16, MAX_VALUE / text.len(), most]);
     text.repeat(times.min(most))
 }

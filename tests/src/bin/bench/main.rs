@@ -35,7 +35,7 @@ struct Options {
     rounds: usize,
 }
 
-/// Enough for a median that a single disturbed round does not move; some ten minutes in all.
+/// Enough for a median that a single disturbed round does not move; some fifteen minutes in all.
 const ROUNDS: usize = 9;
 
 impl Options {

@@ -44,6 +44,15 @@ fn row(what: &str, [ours, theirs]: [&[f64]; 2], unit: Unit, target: Target) {
     Row { what, ours, theirs, unit, target }.print();
 }
 
+/// Where other processes take more than a few percent, they decide about the 99th percentile.
+const WAITED: &str = "  how long it waited for its core";
+
+/// Prints how much of a load's time these seconds are.
+fn share(what: &str, seconds: [Vec<f64>; 2]) {
+    let [ours, theirs] = seconds.map(|seconds| 100.0 * median(&seconds) / LASTS.as_secs_f64());
+    note(what, &format!("{ours:.0} / {theirs:.0} % of the time"));
+}
+
 /// One value of each measurement.
 fn of<T, const N: usize>(series: &[Vec<T>; N], value: impl Fn(&T) -> f64) -> [Vec<f64>; N] {
     series.each_ref().map(|all| all.iter().map(&value).collect())
@@ -62,14 +71,8 @@ impl Both<'_> {
         row("  CPU time of one : agnhost", [ours, theirs], Unit::Seconds, Target::None);
         // Where a server doesn't use all of its core, the generator is too slow, or the machine has
         // other things to do.
-        let percent = |seconds: f64| 100.0 * seconds / LASTS.as_secs_f64();
-        for (what, shares) in [
-            ("  how much of its core it used", of(&series, |answers| percent(answers.used))),
-            ("  how much of it others had", of(&series, |answers| percent(answers.delayed))),
-        ] {
-            let [ours, theirs] = shares.map(|shares| median(&shares));
-            note(what, &format!("{ours:.0} / {theirs:.0} %"));
-        }
+        share("  how much of its core it used", of(&series, |answers| answers.used));
+        share(WAITED, of(&series, |answers| answers.delayed));
         Ok(rates.map(|rates| median(&rates)))
     }
 
@@ -88,6 +91,7 @@ impl Both<'_> {
             let what = format!("p{percent} at half of its rate : agnhost");
             row(&what, [ours, theirs], Unit::Seconds, target);
         }
+        share(WAITED, of(&series, |answers| answers.delayed));
         Ok(())
     }
 
