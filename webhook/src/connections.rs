@@ -114,8 +114,8 @@ pub struct Open {
 
 /// From one look at all connections to the next; limits are kept as exactly as this.
 const SWEEP: Duration = Duration::from_millis(250);
-/// An idle connection keeps its buffers for so long: the next request often follows soon.
-const REST: Duration = Duration::from_secs(1);
+/// An idle connection keeps its buffers for so long: the next request often follows at once.
+const REST: Duration = Duration::from_millis(200);
 /// A client that takes longer than this for what it should do at once is slow.
 const SLOW: Duration = Duration::from_millis(500);
 /// A client with room for a large body that takes longer than this to send it is slow, if others wait.

@@ -53,8 +53,10 @@ impl Port {
             async move {
                 let _connected = metrics.connected();
                 let talk = async {
+                    // Boxed, it is not part of what every connection keeps, over and over.
+                    let handshake = Box::pin(async { tls.accept(stream).await.map(Box::new) });
                     let stream = tokio::select! {
-                        stream = Box::pin(tls.accept(stream)) => stream,
+                        stream = handshake => stream,
                         () = stop.signal() => return Ok(()),
                     };
                     let stream = match stream {
@@ -65,8 +67,7 @@ impl Port {
                         }
                     };
                     open.connection().enter(Phase::Header);
-                    // Boxed, it is not moved about in what a connection keeps.
-                    Box::pin(answer(Box::new(stream), router, &open, stop)).await
+                    Box::pin(answer(stream, router, &open, stop)).await
                 };
                 if until_cut(&open, talk).await == Some(Cut::Handshake) {
                     metrics.handshake_failed(HandshakeFailure::Timeout);
