@@ -80,6 +80,8 @@ impl Generator {
 
         let mut attack = Command::new(&self.vegeta);
         attack.args(["attack", "-http2=false", "-max-body=0", "-timeout=10s"]);
+        // Answers must not wait for it to collect its garbage, which is not much in so short a time.
+        attack.env("GOGC", "off").env("GOMEMLIMIT", "2GiB");
         let (rate, at_first, at_most) = match pace {
             Pace::Full(connections) => ("0".to_owned(), connections, connections),
             Pace::PerSecond(rate) => (format!("{rate:.0}/1s"), 16, MOST_CONNECTIONS),
