@@ -68,13 +68,13 @@ prepare() {
     [ "$(du -sm "$images/tmp" | cut -f 1)" -lt 4000 ] || rm -rf "${images:?}/tmp"/*
 }
 
-# Makes the base unless it is there.
+# Makes a base by its recipe unless it is there.
 base() {
-    local name=$1 container
+    local name=$1 recipe=$2 container
     ! buildah inspect --type image "$name" >/dev/null 2>&1 || return 0
     say "making $name (a minute)"
     container=$(buildah from scratch)
-    tests/images/base.sh "$(buildah mount "$container")"
+    tests/images/base.sh "$recipe" "$(buildah mount "$container")"
     buildah commit --quiet "$container" "$name" >/dev/null
     buildah rm "$container" >/dev/null
     # This one and the one before: another clone may be at another recipe.
@@ -144,11 +144,21 @@ if [ -n "${BUILD_IMAGE:-}" ]; then
     build_image=$BUILD_IMAGE
     options=()
 else
-    build_image=localhost/sfunnel-build:$(tests/images/base.sh --name)
-    base "$build_image"
+    build_image=localhost/sfunnel-build:$(tests/images/base.sh build --name)
+    base "$build_image" build
     mapfile -t options < <(echo --pull-never; bpf_linker)
 fi
 mapfile -t -O "${#options[@]}" options < <(network)
+
+if [ -n "${DEBIAN_IMAGE:-}" ]; then
+    debian_image=$DEBIAN_IMAGE
+    debian_options=()
+else
+    debian_image=localhost/sfunnel-debian:$(tests/images/base.sh debian --name)
+    base "$debian_image" debian
+    debian_options=(--pull-never)
+fi
+mapfile -t -O "${#debian_options[@]}" debian_options < <(network)
 
 # All that the images are made from, by content. A dirty tree and the commit of it may be the same, but
 # for their labels.
@@ -159,6 +169,56 @@ source=$(
         find "${context[@]}" tests/images.sh -type f -print0 | sort -z | xargs -0 sha256sum
     } | sha256sum
 )
+
+# Builds an image of Debian's packages from the Dockerfile in a folder, and prints its id.
+build_of_packages() {
+    local name=$1 folder=$2
+    local log=$out/$name.log
+    say "building $name (log: $log)"
+    tests/images/fetching.sh >"$scratch/fetching"
+    buildah build "${debian_options[@]}" --volume "$scratch/fetching:/etc/apt/apt.conf.d/99fetching:ro" \
+        --iidfile "$scratch/id" --build-arg DEBIAN_IMAGE="$debian_image" "$folder" >"$log" 2>&1 ||
+        { tail -n 30 "$log" >&2; fail "$name could not be built; $log tells all"; }
+    cat "$scratch/id"
+}
+
+# Prints where something of Debian's packages is kept. Their versions are the base's release's: the same
+# for a month, so that security fixes come.
+kept() {
+    local name=$1 folder=$2 hash
+    hash=$( { printf '%s\n' "$debian_image" "$(date +%Y-%m)"; cat "$folder/Dockerfile"; } | sha256sum)
+    printf '%s' "$images/archives/$name-${hash:0:16}"
+}
+
+# An image of Debian's packages, as an archive.
+packaged_image() {
+    local name=$1 folder=$2 version=$3 archive id
+    archive=$(kept "$name" "$folder").tar
+    if [ ! -s "$archive" ]; then
+        id=$(build_of_packages "$name" "$folder")
+        rm -f "$scratch/archive"
+        buildah push --quiet "$id" "docker-archive:$scratch/archive:docker.io/sfunnel/$name:$version"
+        buildah rmi "$id" >/dev/null
+        mv "$scratch/archive" "$archive"
+    fi
+    ln -sfn "$archive" "$out/$name.tar"
+}
+
+# A root file system of Debian's packages, as a folder.
+packaged_folder() {
+    local name=$1 folder=$2 root id container
+    root=$(kept "$name" "$folder")
+    if [ ! -d "$root" ]; then
+        id=$(build_of_packages "$name" "$folder")
+        container=$(buildah from --pull-never "$id")
+        rm -rf "$root.new"
+        cp -a "$(buildah mount "$container")" "$root.new"
+        buildah rm "$container" >/dev/null
+        buildah rmi "$id" >/dev/null
+        mv "$root.new" "$root"
+    fi
+    ln -sfn "$root" "$out/$name"
+}
 
 too_large=()
 # One image: its Dockerfile, its user, and its limit in megabytes.
@@ -188,5 +248,7 @@ table=
 image webhook Dockerfile.webhook 65532:65532 12
 image loader Dockerfile.loader 0:0 4
 image example deploy/examples/echo/Dockerfile 65532:65532 3
+packaged_image nfacctd deploy/use-cases/nfacctd/collector 1.7.7
+packaged_folder router tests/images/router
 printf '%s' "$table"
 [ ${#too_large[@]} -eq 0 ] || fail "more than the limit: ${too_large[*]}"

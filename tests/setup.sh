@@ -152,7 +152,7 @@ case ${1:-} in
         ;;
     images) packages buildah mmdebstrap mount ;;
     cluster)
-        packages runc iptables conntrack busybox-static mount procps
+        packages runc iptables conntrack busybox-static ethtool mount procps
         use_go
         "$here/cluster/programs.sh" >/dev/null
         ;;

@@ -91,7 +91,7 @@ check() {
         "$kubectl" kustomize "$deploy/$folder" >"$name"
         installation+=("$name")
     done
-    for folder in "$deploy"/examples/*/kustomization.yaml; do
+    for folder in "$deploy"/examples/*/kustomization.yaml "$deploy"/use-cases/*/*/kustomization.yaml; do
         folder=$(dirname "$folder")
         name=${folder#"$deploy/"}
         "$kubectl" kustomize "$folder" >"$scratch/rendered/${name//\//-}.yaml"

@@ -18,6 +18,8 @@ mod inside;
 mod lab;
 #[path = "cluster/load.rs"]
 mod load;
+#[path = "cluster/nfacctd.rs"]
+mod nfacctd;
 #[path = "cluster/outside.rs"]
 mod outside;
 #[path = "cluster/overlays.rs"]

@@ -18,3 +18,5 @@ mod overlays;
 mod rendered;
 #[path = "manifests/rights.rs"]
 mod rights;
+#[path = "manifests/use_cases.rs"]
+mod use_cases;

@@ -242,9 +242,26 @@ impl Cluster {
     ///
     /// What the command printed, if it failed.
     pub fn on_node(&self, line: &str) -> Result<String> {
+        self.at_node()?.args(line.split_whitespace()).checked()
+    }
+
+    /// What runs a command in the node's network and mount namespaces.
+    fn at_node(&self) -> Result<Command> {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.pid()?.to_string(), "--net", "--mount", "--"]);
-        command.args(line.split_whitespace()).checked()
+        Ok(command)
+    }
+
+    /// Imports an image: a docker-archive or an OCI layout in a tar file.
+    ///
+    /// # Errors
+    ///
+    /// What containerd says.
+    pub fn import(&self, image: &Path) -> Result<()> {
+        let mut command = self.at_node()?;
+        command.arg(self.programs.join("ctr")).args(super::programs::CTR);
+        command.args(["images", "import", "--local"]).arg(image).checked()?;
+        Ok(())
     }
 
     /// Connects a namespace to the bridge outside the cluster. Its end is called `eth0`, has `address`

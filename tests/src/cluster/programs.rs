@@ -58,6 +58,9 @@ pub struct Programs<'a> {
     programs: &'a Path,
 }
 
+/// Where kubelet's containers and images are, for `ctr`.
+pub const CTR: [&str; 2] = ["--address=/run/containerd/containerd.sock", "--namespace=k8s.io"];
+
 impl<'a> Programs<'a> {
     /// Those in `programs`, for the cluster in `folder`.
     pub fn new(folder: &'a Folder, programs: &'a Path) -> Self {
@@ -188,7 +191,7 @@ impl<'a> Programs<'a> {
     /// containerd's own client, for the images that the kubelet sees.
     pub fn ctr(&self) -> Command {
         let mut command = Command::new(self.programs.join("ctr"));
-        command.args(["--address=/run/containerd/containerd.sock", "--namespace=k8s.io"]);
+        command.args(CTR);
         command
     }
 }
