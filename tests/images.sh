@@ -187,6 +187,9 @@ build_of_packages() {
 kept() {
     local name=$1 folder=$2 hash
     hash=$( { printf '%s\n' "$debian_image" "$(date +%Y-%m)"; cat "$folder/Dockerfile"; } | sha256sum)
+    # The last ones of other clones and branches stay.
+    find "$images/archives" -maxdepth 1 -name "$name-*" -printf '%T@ %p\n' | sort -rn | tail -n +5 |
+        cut -d ' ' -f 2- | xargs -r rm -rf
     printf '%s' "$images/archives/$name-${hash:0:16}"
 }
 
