@@ -51,7 +51,7 @@ pub enum PairError {
     /// The key belongs to another certificate.
     #[error("the key is not the one that the first certificate was issued for")]
     Mismatch,
-    /// The key is of a kind that rustls can't sign with.
+    /// The key is of a kind that rustls can't sign with, or damaged.
     #[error("the key can't be used: {0}")]
     Key(#[source] rustls::Error),
 }
@@ -78,6 +78,13 @@ impl Pair {
                 error @ rustls::Error::InvalidCertificate(_) => PairError::Unusable(error),
                 other => PairError::Key(other),
             })?;
+        // A damaged key may be read, and have the public half that it should, and still sign nothing.
+        let schemes = provider.signature_verification_algorithms.supported_schemes();
+        let signer = certified.key.choose_scheme(&schemes);
+        let signer = signer.ok_or_else(|| {
+            PairError::Key(rustls::Error::General("no known kind of signature".into()))
+        })?;
+        signer.sign(b"sfunnel").map_err(PairError::Key)?;
         Ok(Self { certified: Arc::new(certified), validity, serial, has_names })
     }
 
