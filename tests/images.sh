@@ -189,7 +189,7 @@ kept() {
     hash=$( { printf '%s\n' "$debian_image" "$(date +%Y-%m)"; cat "$folder/Dockerfile"; } | sha256sum)
     # The last ones of other clones and branches stay.
     find "$images/archives" -maxdepth 1 -name "$name-*" -printf '%T@ %p\n' | sort -rn | tail -n +5 |
-        cut -d ' ' -f 2- | xargs -r rm -rf
+        cut -d ' ' -f 2- | xargs -rd '\n' rm -rf --
     printf '%s' "$images/archives/$name-${hash:0:16}"
 }
 
@@ -204,6 +204,7 @@ packaged_image() {
         buildah rmi "$id" >/dev/null
         mv "$scratch/archive" "$archive"
     fi
+    touch "$archive"
     ln -sfn "$archive" "$out/$name.tar"
 }
 
@@ -220,6 +221,7 @@ packaged_folder() {
         buildah rmi "$id" >/dev/null
         mv "$root.new" "$root"
     fi
+    touch "$root"
     ln -sfn "$root" "$out/$name"
 }
 
@@ -238,7 +240,7 @@ image() {
     fi
     # The last ones of other clones and branches stay.
     find "$images/archives" -name "$name-*.tar" -printf '%T@ %p\n' | sort -rn | tail -n +9 | cut -d ' ' -f 2- |
-        xargs -r rm -f
+        xargs -rd '\n' rm -f --
     cp "$archive" "$out/$name.tar.new"
     mv "$out/$name.tar.new" "$out/$name.tar"
     size=$(stat -c %s "$archive")

@@ -5,7 +5,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use crate::Validity;
+use crate::{PemError, Validity};
 
 /// A CA's certificate. Two are equal when their bytes are.
 #[derive(Clone, Debug)]
@@ -16,12 +16,16 @@ pub struct Certificate {
     common_name: String,
 }
 
+fn broken(error: pem::Error) -> CertificateError {
+    CertificateError::Pem(error.into())
+}
+
 /// Why something is no CA certificate. The texts follow the name of what was read.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// No PEM certificate, or broken PEM.
     #[error("is no PEM certificate: {0}")]
-    Pem(#[source] pem::Error),
+    Pem(#[source] PemError),
     /// Not X.509.
     #[error("can't be read: {0}")]
     Certificate(#[source] x509_parser::nom::Err<x509_parser::error::X509Error>),
@@ -57,7 +61,7 @@ impl Certificate {
     ///
     /// When there is none, or it is not a CA's.
     pub fn from_pem(text: &[u8]) -> Result<Self, CertificateError> {
-        let der = CertificateDer::from_pem_slice(text).map_err(CertificateError::Pem)?;
+        let der = CertificateDer::from_pem_slice(text).map_err(broken)?;
         Self::from_der(der)
     }
 
@@ -68,7 +72,7 @@ impl Certificate {
     /// When one is broken, or not a CA's.
     pub fn all_from_pem(text: &[u8]) -> Result<Vec<Self>, CertificateError> {
         CertificateDer::pem_slice_iter(text)
-            .map(|der| Self::from_der(der.map_err(CertificateError::Pem)?))
+            .map(|der| Self::from_der(der.map_err(broken)?))
             .collect()
     }
 

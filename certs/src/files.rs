@@ -8,7 +8,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 
-use crate::{Pair, PairError};
+use crate::{Pair, PairError, PemError};
 
 /// A certificate or key file that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum Problem {
     NoKey,
     /// Broken PEM.
     #[error("is not valid PEM: {0}")]
-    Pem(#[source] pem::Error),
+    Pem(#[source] PemError),
     /// The chain and the key are no pair.
     #[error("{0}")]
     Pair(#[source] PairError),
@@ -136,7 +136,7 @@ impl fmt::Debug for Content {
 fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     let chain = CertificateDer::pem_slice_iter(text)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(Problem::Pem)?;
+        .map_err(|error| Problem::Pem(error.into()))?;
     if chain.is_empty() {
         return Err(Problem::NoCertificate);
     }
@@ -146,7 +146,7 @@ fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
 fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Problem> {
     PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
         pem::Error::NoItemsFound => Problem::NoKey,
-        other => Problem::Pem(other),
+        other => Problem::Pem(other.into()),
     })
 }
 

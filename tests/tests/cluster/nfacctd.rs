@@ -113,7 +113,7 @@ impl<'a> Outside<'a> {
         self.routers.iter_mut().try_for_each(Router::start_bgp)?;
         let routers = &self.routers;
         wait_for("BGP of all routers", || {
-            routers.iter().all(|router| router.sessions() == 2).then_some(())
+            routers.iter().all(|router| router.is_connected() == Some(true)).then_some(())
         });
         self.routers.iter_mut().try_for_each(Router::start_exporters)?;
         for router in &self.routers {
@@ -182,8 +182,8 @@ impl<'a> Outside<'a> {
         self.routers[0].netns.run("ethtool -K eth0 tx-checksumming on").map(drop)
     }
 
-    /// A router whose datagrams are larger than its MTU. They are counted at the gateway, and don't come
-    /// in; with the MTU, they do.
+    /// A router whose datagrams are larger than its MTU. Their pieces are counted at the gateway, and don't
+    /// come in; datagrams that fit do.
     fn in_pieces(&mut self, collectors: &Collectors<'_>) -> Result<()> {
         let number = self.routers[1].number;
         self.routers[1].netns.run("ip link set eth0 mtu 400")?;

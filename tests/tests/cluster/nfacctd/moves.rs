@@ -44,7 +44,7 @@ pub fn a_pod_is_deleted(outside: &mut Outside<'_>, collectors: &Collectors<'_>) 
     let (pod, routers) =
         homes.into_iter().max_by_key(|(_, routers)| routers.len()).context("there are pods")?;
     let fates = outside.watch(collectors, || {
-        collectors.kubectl(&format!("delete pod {pod} --wait=false"));
+        collectors.kubectl(&format!("delete pod {pod}"));
     })?;
     for Fate { router, bgp, flows } in &fates {
         // BGP may be back before anybody looks.
@@ -93,10 +93,16 @@ impl Outside<'_> {
 
             let gone = Instant::now();
             let happening = scope.spawn(happens);
-            let mut bgp: BTreeMap<u8, Duration> = BTreeMap::new();
+            let (mut down, mut bgp) = (BTreeSet::new(), BTreeMap::new());
             let result = loop {
-                for router in routers.iter().filter(|router| router.sessions() != 2) {
-                    bgp.insert(router.number, gone.elapsed());
+                for router in routers {
+                    match router.is_connected() {
+                        Some(false) => drop(down.insert(router.number)),
+                        Some(true) if down.remove(&router.number) => {
+                            bgp.insert(router.number, gone.elapsed());
+                        }
+                        _ => {}
+                    }
                 }
                 let told = Instant::now().checked_sub(TOLD).unwrap_or(gone);
                 let collected = collectors.collect();

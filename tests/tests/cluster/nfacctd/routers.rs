@@ -38,9 +38,10 @@ struct Running {
 
 /// The gateway, with the network in which the routers are.
 pub struct Gateway {
+    // Ends before its namespace does.
+    funnel: Option<Running>,
     /// Where it is. `eth0` leads to the cluster.
     pub netns: Netns,
-    funnel: Option<Running>,
 }
 
 /// A router with its customers.
@@ -70,14 +71,17 @@ impl Gateway {
 
     /// Starts what the use case has for gateways.
     pub fn funnel(&mut self) -> Result<()> {
-        let log = format!("{}.log", self.netns.name());
-        let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(log);
         let mut command = in_netns(&self.netns);
         command.arg(files().join("gateway/funnel"));
         command.env("LOADER", binary::loader()).env("LB", COLLECTOR).env("IFACES", "eth0");
-        self.funnel = Some(Running::start(command, log)?);
+        self.funnel = Some(Running::start(command, self.log())?);
         wait_for("rules at the gateway", || self.show().ok()?.contains("dport 6343").then_some(()));
         Ok(())
+    }
+
+    /// Where `gateway/funnel` says what it does.
+    fn log(&self) -> PathBuf {
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", self.netns.name()))
     }
 
     /// What the loader shows of its rules.
@@ -95,6 +99,7 @@ impl Gateway {
     pub fn stop_funnel(&mut self) -> Result<()> {
         drop(self.funnel.take());
         let shown = self.show()?;
+        fs::remove_file(self.log())?;
         ensure!(shown.trim() == "nothing is attached", "the gateway has left rules: {shown}");
         Ok(())
     }
@@ -196,13 +201,12 @@ impl Router {
         Ok(())
     }
 
-    /// How many of its two sessions are established.
-    pub fn sessions(&self) -> usize {
+    /// Whether both of its sessions are established, if BIRD says anything.
+    pub fn is_connected(&self) -> Option<bool> {
         let mut birdc = self.program("birdc");
         birdc.arg("-s").arg(self.folder.join("bird.ctl")).args(["show", "protocols"]);
-        // It may not listen yet.
-        let protocols = birdc.checked().unwrap_or_default();
-        protocols.lines().filter(|line| line.contains("Established")).count()
+        let protocols = birdc.checked().ok()?;
+        Some(protocols.lines().filter(|line| line.contains("Established")).count() == 2)
     }
 
     /// Starts the exporters, and waits until they see what customers send.
