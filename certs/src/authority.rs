@@ -41,6 +41,9 @@ pub enum AuthorityError {
     /// The CA key belongs to another certificate.
     #[error("the CA key is not the one of the CA certificate")]
     Mismatch,
+    /// The subject of the CA certificate is encoded otherwise than certificates are written.
+    #[error("the subject of the CA certificate is encoded in a way that can't be repeated")]
+    Subject,
     /// Clients could not trust the CA certificate.
     #[error("the CA certificate can't be a client's trust anchor: {0}")]
     NoAnchor(#[source] rustls::Error),
@@ -83,8 +86,15 @@ impl Authority {
         // Clients read it more strictly than who signs with its key.
         let anchor = RootCertStore::empty().add(certificate.der().clone());
         anchor.map_err(AuthorityError::NoAnchor)?;
-        let issuer = Arc::new(Issuer::from_ca_cert_der(certificate.der(), key)?);
-        Ok(Self { certificate, issuer })
+        let issuer = Issuer::from_ca_cert_der(certificate.der(), key)?;
+        // Clients look for the issuer of a certificate by the bytes of its name, which are written anew.
+        let issued = CertificateParams::default().signed_by(issuer.key(), &issuer)?;
+        let (_, issued) =
+            X509Certificate::from_der(issued.der()).map_err(CertificateError::Certificate)?;
+        if issued.issuer().as_raw() != parsed.subject().as_raw() {
+            return Err(AuthorityError::Subject);
+        }
+        Ok(Self { certificate, issuer: Arc::new(issuer) })
     }
 
     /// Issues a server certificate with a new key. It doesn't outlive the CA.
