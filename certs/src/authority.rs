@@ -10,6 +10,7 @@ use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::oid::Oid;
 use x509_parser::prelude::FromDer;
 
 use crate::{Certificate, CertificateError, Name, Pair, PairError, Validity};
@@ -83,6 +84,9 @@ impl Authority {
         if parsed.public_key().raw != key.subject_public_key_info() {
             return Err(AuthorityError::Mismatch);
         }
+        if !parsed.subject().iter_attributes().all(|attribute| is_writable(attribute.attr_type())) {
+            return Err(AuthorityError::Subject);
+        }
         // Clients read it more strictly than who signs with its key.
         let anchor = RootCertStore::empty().add(certificate.der().clone());
         anchor.map_err(AuthorityError::NoAnchor)?;
@@ -138,6 +142,13 @@ impl Authority {
     pub fn validity(&self) -> Validity {
         self.certificate.validity()
     }
+}
+
+/// Whether the library that writes certificates can write an object identifier; it panics at what is none:
+/// without a second arc, a first one above 2, or under 0 and 1 a second one above 39 (ITU-T X.660, 7.6).
+fn is_writable(oid: &Oid<'_>) -> bool {
+    let Some(mut arcs) = oid.iter() else { return false };
+    matches!((arcs.next(), arcs.next()), (Some(0 | 1), Some(0..40)) | (Some(2), Some(_)))
 }
 
 fn params(common_name: &str, validity: Validity) -> CertificateParams {
@@ -302,6 +313,24 @@ mod tests {
             check(&leaf.pem(), &key.serialize_pem()),
             "the CA certificate is not a CA's: it lacks the CA flag or the key usage keyCertSign"
         );
+    }
+
+    #[test]
+    fn a_subject_that_cant_be_written_again_is_refused() {
+        let ca = |attribute: &[u64]| {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+            let mut params = params("test CA", authority().validity());
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+            params.distinguished_name.push(DnType::CustomDnType(attribute.to_vec()), "x");
+            let certificate = params.self_signed(&key).unwrap();
+            Authority::from_pem(certificate.pem().as_bytes(), &key.serialize_pem())
+        };
+        ca(&[1, 39, 7]).unwrap();
+        ca(&[2, 39, 7]).unwrap();
+        // An identifier, but one that the parser takes for {3 0 7}.
+        let error = ca(&[2, 40, 7]).unwrap_err();
+        assert!(matches!(error, AuthorityError::Subject), "{error}");
     }
 
     #[test]
