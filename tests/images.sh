@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images, without a daemon and without a registry, and leaves them where `ctr images import`
-# and `docker load` take them from: target/images/{webhook,loader,example}.tar.
+# and `docker load` take them from: target/images/{webhook,loader,example}.tar. For the tests of use cases,
+# there are nfacctd.tar and the root file system of a router as well.
 #
 #   BUILD_IMAGE=docker.io/library/rust:1-bookworm   another base of the build stage than the one that
 #                                                   tests/images/base.sh makes of this Debian
@@ -9,6 +10,7 @@
 # this machine's own images and containers stay as they are. An archive is taken from there as long as
 # nothing changed of what it is made from, the commit in its labels among it.
 set -euo pipefail
+shopt -s inherit_errexit
 
 say() { printf 'images: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -113,23 +115,30 @@ check() {
     buildah rm "$container" >/dev/null
 }
 
-# Builds one image into an archive.
+# Builds an image, with the arguments of `buildah build`, and prints its id.
 build() {
-    local name=$1 file=$2 user=$3 archive=$4 id
-    local log=$out/$name.log
+    local name=$1 log=$out/$1.log
+    shift
     say "building $name (log: $log)"
-    buildah build "${options[@]}" --file "$file" --iidfile "$scratch/id" --timestamp "$date" \
-        --build-arg BUILD_IMAGE="$build_image" --build-arg VERSION="$version" \
-        --build-arg REVISION="$revision" . >"$log" 2>&1 ||
+    buildah build --iidfile "$scratch/id" "$@" >"$log" 2>&1 ||
         { tail -n 30 "$log" >&2; fail "$name could not be built; $log tells all"; }
-    ! grep 'setup: apt-get install' "$log" >&2 || [ -n "${BUILD_IMAGE:-}" ] ||
-        fail "$name: tests/images/base.sh lacks packages that tests/setup.sh installs"
-    id=$(cat "$scratch/id")
-    check "$id" "sfunnel-$name" "$user"
+    cat "$scratch/id"
+}
+
+# Moves an image out of the storage, into an archive.
+archive() {
+    local id=$1 reference=$2 archive=$3
     rm -f "$scratch/archive"
-    buildah push --quiet "$id" "docker-archive:$scratch/archive:docker.io/sfunnel/$name:$version"
+    buildah push --quiet "$id" "docker-archive:$scratch/archive:docker.io/$reference"
     buildah rmi "$id" >/dev/null
     mv "$scratch/archive" "$archive"
+}
+
+# Removes what is kept by such names, but for the last ones: other clones and branches have theirs.
+prune() {
+    local names=$1 last=$2
+    find "$images/archives" -maxdepth 1 -name "$names" -printf '%T@ %p\n' | sort -rn |
+        tail -n +$((last + 1)) | cut -d ' ' -f 2- | xargs -rd '\n' rm -rf --
 }
 
 tests/setup.sh images
@@ -170,16 +179,24 @@ source=$(
     } | sha256sum
 )
 
+# One of our programs, as an archive.
+build_program() {
+    local name=$1 file=$2 user=$3 archive=$4 id
+    id=$(build "$name" "${options[@]}" --file "$file" --timestamp "$date" \
+        --build-arg BUILD_IMAGE="$build_image" --build-arg VERSION="$version" \
+        --build-arg REVISION="$revision" .)
+    ! grep 'setup: apt-get install' "$out/$name.log" >&2 || [ -n "${BUILD_IMAGE:-}" ] ||
+        fail "$name: tests/images/base.sh lacks packages that tests/setup.sh installs"
+    check "$id" "sfunnel-$name" "$user"
+    archive "$id" "sfunnel/$name:$version" "$archive"
+}
+
 # Builds an image of Debian's packages from the Dockerfile in a folder, and prints its id.
-build_of_packages() {
+build_packages() {
     local name=$1 folder=$2
-    local log=$out/$name.log
-    say "building $name (log: $log)"
     tests/images/fetching.sh >"$scratch/fetching"
-    buildah build "${debian_options[@]}" --volume "$scratch/fetching:/etc/apt/apt.conf.d/99fetching:ro" \
-        --iidfile "$scratch/id" --build-arg DEBIAN_IMAGE="$debian_image" "$folder" >"$log" 2>&1 ||
-        { tail -n 30 "$log" >&2; fail "$name could not be built; $log tells all"; }
-    cat "$scratch/id"
+    build "$name" "${debian_options[@]}" --build-arg DEBIAN_IMAGE="$debian_image" \
+        --volume "$scratch/fetching:/etc/apt/apt.conf.d/99fetching:ro" "$folder"
 }
 
 # Prints where something of Debian's packages is kept. Their versions are the base's release's: the same
@@ -187,9 +204,6 @@ build_of_packages() {
 kept() {
     local name=$1 folder=$2 hash
     hash=$( { printf '%s\n' "$debian_image" "$(date +%Y-%m)"; cat "$folder/Dockerfile"; } | sha256sum)
-    # The last ones of other clones and branches stay.
-    find "$images/archives" -maxdepth 1 -name "$name-*" -printf '%T@ %p\n' | sort -rn | tail -n +5 |
-        cut -d ' ' -f 2- | xargs -rd '\n' rm -rf --
     printf '%s' "$images/archives/$name-${hash:0:16}"
 }
 
@@ -198,13 +212,11 @@ packaged_image() {
     local name=$1 folder=$2 version=$3 archive id
     archive=$(kept "$name" "$folder").tar
     if [ ! -s "$archive" ]; then
-        id=$(build_of_packages "$name" "$folder")
-        rm -f "$scratch/archive"
-        buildah push --quiet "$id" "docker-archive:$scratch/archive:docker.io/sfunnel/$name:$version"
-        buildah rmi "$id" >/dev/null
-        mv "$scratch/archive" "$archive"
+        id=$(build_packages "$name" "$folder")
+        archive "$id" "sfunnel/$name:$version" "$archive"
     fi
     touch "$archive"
+    prune "$name-*.tar" 4
     ln -sfn "$archive" "$out/$name.tar"
 }
 
@@ -213,7 +225,7 @@ packaged_folder() {
     local name=$1 folder=$2 root id container
     root=$(kept "$name" "$folder")
     if [ ! -d "$root" ]; then
-        id=$(build_of_packages "$name" "$folder")
+        id=$(build_packages "$name" "$folder")
         container=$(buildah from --pull-never "$id")
         rm -rf "$root.new"
         cp -a "$(buildah mount "$container")" "$root.new"
@@ -222,6 +234,7 @@ packaged_folder() {
         mv "$root.new" "$root"
     fi
     touch "$root"
+    prune "$name-*" 4
     ln -sfn "$root" "$out/$name"
 }
 
@@ -235,12 +248,10 @@ image() {
         how=unchanged
         touch "$archive"
     else
-        build "$name" "$file" "$user" "$archive"
+        build_program "$name" "$file" "$user" "$archive"
         how="$((SECONDS - start)) s"
     fi
-    # The last ones of other clones and branches stay.
-    find "$images/archives" -name "$name-*.tar" -printf '%T@ %p\n' | sort -rn | tail -n +9 | cut -d ' ' -f 2- |
-        xargs -rd '\n' rm -f --
+    prune "$name-*.tar" 8
     cp "$archive" "$out/$name.tar.new"
     mv "$out/$name.tar.new" "$out/$name.tar"
     size=$(stat -c %s "$archive")
