@@ -33,7 +33,9 @@ fn build() -> Result<()> {
     for name in ["SFUNNEL_BPF_OBJECT", "SFUNNEL_BPF_RUSTC", "SFUNNEL_CACHE"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
+    // Not of the time when this was compiled: the folder may have been moved, with its target.
+    let folder = env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?;
+    let workspace = Path::new(&folder).parent().context("no workspace")?;
     for path in [CRATE, "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
