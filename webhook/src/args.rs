@@ -118,9 +118,9 @@ struct ServeArgs {
     #[arg(long, env = "SFUNNEL_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 4 << 20, value_parser = in_range(64 << 10, 64 << 20))]
     max_body_bytes: u64,
 
-    /// Reviews of more than 16 KiB that are decided at the same time, at the most. More wait a little, and
-    /// are then answered with 503. The largest rulesets take up to 125 MB while they are compiled. As many bodies of
-    /// --max-body-bytes may be there at once.
+    /// Reviews of more than 16 KiB, or with more than 512 bytes of rulesets, that are decided at the same
+    /// time, at the most. More wait a little, and are then answered with 503. The largest rulesets take up
+    /// to 125 MB while they are compiled. As many bodies of --max-body-bytes may be there at once.
     #[arg(long, env = "SFUNNEL_MAX_CONCURRENT_REVIEWS", value_name = "COUNT", default_value_t = 16, value_parser = in_range(1, 512))]
     max_concurrent_reviews: u64,
 
@@ -137,8 +137,8 @@ struct ServeArgs {
     #[arg(long, env = "SFUNNEL_HEADER_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
     header_timeout: u64,
 
-    /// Seconds for a request's body. It should stay below the timeoutSeconds of the webhook
-    /// configuration, so that API servers hear what is wrong.
+    /// Seconds for a request's body, at the most. API servers say how long they wait for the answer, and
+    /// hear in that time what is wrong.
     #[arg(long, env = "SFUNNEL_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = 4, value_parser = in_range(1, 300))]
     body_timeout: u64,
 

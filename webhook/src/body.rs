@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::connections::{Connection, Connections};
+use crate::deadline::Deadline;
 
 /// Reads bodies, within limits.
 #[derive(Debug)]
@@ -54,7 +55,9 @@ pub enum Unread {
     #[error("the body has more than {0} bytes (--max-body-bytes)")]
     TooLarge(usize),
     /// It takes longer than it may.
-    #[error("the body did not arrive within {} s (--body-timeout)", .0.as_secs())]
+    #[error(
+        "the body did not arrive within {0:.1?} (--body-timeout, or the timeoutSeconds of the webhook)"
+    )]
     Slow(Duration),
     /// The client didn't send all of it.
     #[error("the body broke off")]
@@ -66,11 +69,10 @@ pub enum Unread {
     NoRoom(usize),
 }
 
-/// How long a body waits until others are done. The API server gives up after 5 s, as the manifests tell
-/// it; it had better hear what is wrong before.
+/// How long a body waits until others are done.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(2);
 /// For how long the rest of a body is read that is refused.
-const LINGER: Duration = Duration::from_millis(500);
+const LINGER: Duration = Duration::from_millis(250);
 /// From one attempt at making room to the next.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -80,8 +82,15 @@ impl Bodies {
         Self { limits, room: Arc::new(Semaphore::new(limits.bytes_of_all)) }
     }
 
-    /// Reads the body of a request on `connection`. When others leave no room for it, those of `others` make
-    /// room that are slow.
+    /// All the room there is.
+    #[cfg(test)]
+    pub(crate) fn fill(&self) -> OwnedSemaphorePermit {
+        let all = u32::try_from(self.limits.bytes_of_all).unwrap();
+        Arc::clone(&self.room).try_acquire_many_owned(all).unwrap()
+    }
+
+    /// Reads the body of a request on a connection, if any, before it is too late for an answer. When others
+    /// leave no room for it, those of all connections make room that are slow.
     ///
     /// # Errors
     ///
@@ -89,11 +98,11 @@ impl Bodies {
     pub async fn read(
         &self,
         mut body: Body,
-        connection: Option<&Connection>,
-        others: &Connections,
+        connections: (Option<&Connection>, &Connections),
+        deadline: Deadline,
     ) -> Result<Whole, Unread> {
-        let time = self.limits.time;
-        let whole = timeout(time, self.collect(&mut body, connection, others)).await;
+        let time = deadline.within(self.limits.time);
+        let whole = timeout(time, self.collect(&mut body, connections, deadline)).await;
         let whole = whole.unwrap_or(Err(Unread::Slow(time)));
         if let Err(Unread::TooLarge(_) | Unread::NoRoom(_)) = whole {
             // An answer amid the body may get lost on its way.
@@ -106,8 +115,8 @@ impl Bodies {
     async fn collect(
         &self,
         body: &mut Body,
-        connection: Option<&Connection>,
-        others: &Connections,
+        connections: (Option<&Connection>, &Connections),
+        deadline: Deadline,
     ) -> Result<Whole, Unread> {
         let size = body.size_hint().exact().ok_or(Unread::NoLength)?;
         // What announces its size is refused before it is sent.
@@ -122,7 +131,7 @@ impl Bodies {
             // Trailers mean nothing to us.
             let Ok(data) = frame.into_data() else { continue };
             if whole.bytes.len() + data.len() > self.limits.small && whole._room.is_none() {
-                whole._room = Some(self.room(size, connection, others).await?);
+                whole._room = Some(self.room(size, connections, deadline).await?);
                 whole.bytes.reserve_exact(size - whole.bytes.len());
             }
             whole.bytes.extend_from_slice(&data);
@@ -134,8 +143,8 @@ impl Bodies {
     async fn room(
         &self,
         bytes: usize,
-        connection: Option<&Connection>,
-        others: &Connections,
+        (connection, all): (Option<&Connection>, &Connections),
+        deadline: Deadline,
     ) -> Result<OwnedSemaphorePermit, Unread> {
         let permits = u32::try_from(bytes).map_err(|_| Unread::TooLarge(self.limits.bytes))?;
         let room = || Arc::clone(&self.room);
@@ -148,10 +157,10 @@ impl Bodies {
         }
         // Now the client is it that waits.
         connection.into_iter().for_each(Connection::waits_for_room);
-        let end = Instant::now() + ROOM_TIMEOUT;
+        let end = Instant::now() + deadline.within(ROOM_TIMEOUT);
         let mut acquired = std::pin::pin!(room().acquire_many_owned(permits));
         while Instant::now() < end {
-            others.cut_for_a_body();
+            all.cut_for_a_body();
             let next = (Instant::now() + RETRY).min(end);
             if let Ok(permit) = timeout_at(next, &mut acquired).await {
                 return granted(permit.expect("nobody closes the semaphore"));

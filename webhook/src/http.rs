@@ -24,6 +24,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::body::{Bodies, Limits, Unread, Whole};
 use crate::connections::{Connection, Connections, Phase};
+use crate::deadline::Deadline;
+use crate::decision::Decision;
 use crate::endpoint::{ENDPOINTS, Endpoint};
 use crate::log;
 use crate::metrics::{MEDIA_TYPE, Metrics};
@@ -48,9 +50,16 @@ pub struct Admission {
 /// time and memory.
 const SMALL: usize = 16 << 10;
 
-/// How long a large review waits for its turn. The API server gives up after 5 s, as the manifests tell
-/// it; it had better hear what is wrong before.
+/// Bytes of rulesets in a review that is decided at once, at the most: a few milliseconds of the compiler's
+/// time, whatever they say.
+const FEW_RULES: usize = 512;
+
+/// How long a large review waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The status in metrics of a request whose client didn't wait for the answer. It is nginx's, and nobody is
+/// sent it.
+const HUNG_UP: u16 = 499;
 
 /// A request that is not answered with a decision.
 #[derive(Debug, thiserror::Error)]
@@ -99,16 +108,22 @@ pub fn admission(
         bytes_of_all: admission.max_body.saturating_mul(admission.max_reviews),
     });
     let turns = Arc::new(Semaphore::new(admission.max_reviews));
-    let metrics_of_all = Arc::clone(&metrics);
-    let reviewer = Arc::new(Reviewer { admission, bodies, turns, connections, metrics });
+    let decide = Review::decide;
+    let reviewer = Reviewer { admission, bodies, turns, decide, connections, metrics };
+    routes(reviewer, draining)
+}
+
+fn routes(reviewer: Reviewer, draining: Arc<AtomicBool>) -> Router {
+    let metrics = Arc::clone(&reviewer.metrics);
+    let reviewer = Arc::new(reviewer);
     let router = ENDPOINTS.into_iter().fold(Router::new(), |router, (path, endpoint)| {
         let reviewer = Arc::clone(&reviewer);
         let review = async move |request| review(&reviewer, endpoint, request).await;
         let method = post(review).fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "use POST\n"));
         router.route(path, method)
     });
-    guarded(router, Arc::clone(&metrics_of_all))
-        .layer(from_fn_with_state(metrics_of_all, count))
+    guarded(router, Arc::clone(&metrics))
+        .layer(from_fn_with_state(metrics, count))
         .layer(from_fn_with_state(draining, say_goodbye))
 }
 
@@ -137,11 +152,25 @@ async fn count(
     next: Next,
 ) -> Response {
     let _in_flight = metrics.in_flight();
+    let mut unanswered = Unanswered(Some(&metrics));
     let response = next.run(request).await;
+    unanswered.0 = None;
     if response.status() != StatusCode::OK {
         metrics.refused(response.status().as_u16());
     }
     response
+}
+
+/// A request that has no answer yet. When its client hangs up, this is all of it that goes on.
+struct Unanswered<'a>(Option<&'a Metrics>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.0 {
+            metrics.refused(HUNG_UP);
+            log::refusal(HUNG_UP, &"the client hung up before the answer");
+        }
+    }
 }
 
 /// Ends connections with an answer while the server drains. One that ends without may have the next
@@ -174,6 +203,7 @@ struct Reviewer {
     admission: Admission,
     bodies: Bodies,
     turns: Arc<Semaphore>,
+    decide: fn(&Review, &Settings) -> Decision,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
 }
@@ -184,16 +214,18 @@ async fn review(
     request: Request<Body>,
 ) -> Result<Response, Refusal> {
     let start = Instant::now();
+    let deadline = Deadline::new(request.uri().query());
     if !is_json(request.headers()) {
         return Err(Refusal::MediaType);
     }
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let body = request.into_body();
-    let body = reviewer.bodies.read(body, connection.as_deref(), &reviewer.connections).await?;
+    let connections = (connection.as_deref(), &*reviewer.connections);
+    let body = reviewer.bodies.read(body, connections, deadline).await?;
     if let Some(connection) = connection {
         connection.enter(Phase::Work);
     }
-    let answer = reviewer.answer(endpoint, body, start).await?;
+    let answer = reviewer.answer(endpoint, body, start, deadline).await?;
     let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     Ok((json, answer).into_response())
 }
@@ -204,42 +236,41 @@ impl Reviewer {
         endpoint: Endpoint,
         body: Whole,
         start: Instant,
+        deadline: Deadline,
     ) -> Result<Vec<u8>, Refusal> {
         if body.bytes.len() <= SMALL {
-            return Ok(self.decide(endpoint, &body, start)?);
+            let review = Review::parse(&body.bytes, endpoint)?;
+            if review.ruleset_len() <= FEW_RULES {
+                return Ok(self.decide(&review, start));
+            }
         }
-        let turn = self.turn().await?;
+        let turn = self.turn(deadline).await?;
         let reviewer = Arc::clone(self);
-        // A large body takes a while, in which this thread would serve nobody, not even the health port.
-        // The turn ends with the work, not with a client that hangs up.
+        // It takes a while, in which this thread would serve nobody, not even the health port. The turn ends
+        // with the work, not with a client that hangs up.
         let work = move || {
             let _turn = turn;
-            reviewer.decide(endpoint, &body, start)
+            let review = Review::parse(&body.bytes, endpoint)?;
+            Ok(reviewer.decide(&review, start))
         };
-        let answer = spawn_blocking(work).await.unwrap_or_else(|error| {
+        spawn_blocking(work).await.unwrap_or_else(|error| {
             // The work isn't cancelled, so it can only have panicked.
             resume_unwind(error.into_panic())
-        });
-        Ok(answer?)
+        })
     }
 
-    fn decide(
-        &self,
-        endpoint: Endpoint,
-        body: &Whole,
-        start: Instant,
-    ) -> Result<Vec<u8>, BadReview> {
-        let review = Review::parse(&body.bytes, endpoint)?;
-        let decision = review.decide(&self.admission.settings);
+    fn decide(&self, review: &Review, start: Instant) -> Vec<u8> {
+        let decision = (self.decide)(review, &self.admission.settings);
         let answer = review.answer(&decision);
         let duration = start.elapsed();
-        self.metrics.decided(endpoint.webhook, &decision, duration);
-        log::decision(&review, &decision, duration);
-        Ok(answer)
+        self.metrics.decided(review.endpoint.webhook, &decision, duration);
+        log::decision(review, &decision, duration);
+        answer
     }
 
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        match timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await {
+    async fn turn(&self, deadline: Deadline) -> Result<OwnedSemaphorePermit, Refusal> {
+        let patience = deadline.within(TURN_TIMEOUT);
+        match timeout(patience, Arc::clone(&self.turns).acquire_owned()).await {
             Ok(turn) => Ok(turn.expect("nobody closes the semaphore")),
             Err(_) => Err(Refusal::Busy(self.admission.max_reviews)),
         }
@@ -257,7 +288,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::{Pin, pin};
     use std::sync::Mutex;
+    use std::task::Poll;
 
     use http_body_util::BodyExt;
     use tower::ServiceExt;
@@ -266,6 +300,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::connections::Patience;
     use crate::served::Served;
+    use crate::settings::tests::settings;
 
     fn metrics() -> Arc<Metrics> {
         Arc::new(Metrics::new(Arc::new(Served::new(Clock::system()))))
@@ -292,35 +327,165 @@ mod tests {
         assert!(text.contains("\nsfunnel_webhook_panics_total 1\n"), "{text}");
     }
 
-    /// On a single thread, work that doesn't leave it would be done before this one goes on.
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_review_in_progress_holds_up_nobody() {
-        use clap::Parser;
-
-        #[derive(clap::Parser)]
-        struct Cli {
-            #[command(flatten)]
-            settings: Settings,
-        }
-        let cli = Cli::try_parse_from(["test", "--loader-image", "loader:1"]).unwrap();
+    /// One large review at a time.
+    fn reviewer(decide: fn(&Review, &Settings) -> Decision) -> Reviewer {
         let (metrics, second) = (metrics(), Duration::from_secs(1));
         let patience = Patience { handshake: second, header: second, idle: second };
-        let router = admission(
-            Admission {
-                settings: cli.settings,
-                max_body: 4 << 20,
+        let max_body = 4 << 20;
+        Reviewer {
+            admission: Admission {
+                settings: settings(&[]).unwrap(),
+                max_body,
                 body_timeout: Duration::from_secs(10),
                 max_reviews: 1,
             },
-            Arc::default(),
-            Connections::new(1, patience, Arc::clone(&metrics)),
+            bodies: Bodies::new(Limits {
+                bytes: max_body,
+                time: Duration::from_secs(10),
+                small: SMALL,
+                bytes_of_all: max_body,
+            }),
+            turns: Arc::new(Semaphore::new(1)),
+            decide,
+            connections: Connections::new(1, patience, Arc::clone(&metrics)),
             metrics,
-        );
-        let body = format!("[{}0]", "0,".repeat(1 << 20));
-        let request = Request::post("/mutate").header(CONTENT_TYPE, "application/json");
-        let mut review = std::pin::pin!(router.oneshot(request.body(Body::from(body)).unwrap()));
-        assert!(timeout(Duration::ZERO, &mut review).await.is_err());
-        assert_eq!(review.await.unwrap().status(), StatusCode::BAD_REQUEST);
+        }
+    }
+
+    /// A review of a pod with such a ruleset, and as many bytes that mean nothing.
+    fn question(uid: &str, ruleset: &str, more: usize) -> String {
+        let review = serde_json::json!({
+            "kind": "AdmissionReview",
+            "apiVersion": "admission.k8s.io/v1",
+            "request": {
+                "uid": uid,
+                "kind": { "group": "", "version": "v1", "kind": "Pod" },
+                "resource": { "group": "", "version": "v1", "resource": "pods" },
+                "operation": "CREATE",
+                "object": {
+                    "metadata": { "annotations": { "sfunnel.io/ruleset": ruleset } },
+                    "spec": { "containers": [] },
+                },
+            },
+        });
+        format!("{review}{}", " ".repeat(more))
+    }
+
+    fn post_to(path: &str, body: String) -> Request<Body> {
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        request.body(Body::from(body)).unwrap()
+    }
+
+    async fn send(router: &Router, request: Request<Body>) -> (u16, String) {
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// On a single thread, work that doesn't leave it would be done before this one goes on.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_review_in_progress_holds_up_nobody() {
+        let router = routes(reviewer(Review::decide), Arc::default());
+        // Its last rules are held against all others.
+        let rules: String = (1..200)
+            .map(|n| {
+                let (below, above) = (30_000 - n, 40_000 + n);
+                format!("tcp sport {below}-65001 dport {n}-{above} actions drop;")
+            })
+            .collect();
+        let hard = question("1", &rules, 0);
+        assert!(hard.len() < SMALL, "{}", hard.len());
+        for body in [hard, question("1", "tcp actions drop", SMALL)] {
+            let mut review = pin!(router.clone().oneshot(post_to("/mutate", body)));
+            assert!(poll_once(review.as_mut()).await.is_pending());
+            assert_eq!(review.await.unwrap().status(), StatusCode::OK);
+        }
+        // Most are small, and are not handed around.
+        let small = post_to("/mutate", question("1", "tcp actions drop", 0));
+        let mut review = pin!(router.oneshot(small));
+        let Poll::Ready(answer) = poll_once(review.as_mut()).await else { panic!("no answer") };
+        assert_eq!(answer.unwrap().status(), StatusCode::OK);
+    }
+
+    /// What there is of `work` without waiting.
+    async fn poll_once<F: Future>(mut work: Pin<&mut F>) -> Poll<F::Output> {
+        poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await
+    }
+
+    #[tokio::test]
+    async fn a_panic_takes_nothing_from_others() {
+        let reviewer = reviewer(|review, settings| {
+            assert_ne!(review.uid, "boom", "on purpose");
+            review.decide(settings)
+        });
+        let metrics = Arc::clone(&reviewer.metrics);
+        let router = routes(reviewer, Arc::default());
+        for size in [0, SMALL, 3 << 20] {
+            let boom = post_to("/mutate", question("boom", "tcp actions drop", size));
+            assert_eq!(send(&router, boom).await, (500, "internal error\n".to_owned()));
+            // With the only turn, and all the room.
+            let next = post_to("/mutate", question("next", "tcp actions drop", size));
+            assert_eq!(send(&router, next).await.0, 200);
+        }
+        let text = metrics.encode();
+        for line in ["panics_total 3", "refusals_total{status=\"500\"} 3", "reviews_in_flight 0"] {
+            assert!(text.contains(&format!("\nsfunnel_webhook_{line}\n")), "{line}: {text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_much_is_told_while_the_client_listens() {
+        let reviewer = reviewer(Review::decide);
+        let metrics = Arc::clone(&reviewer.metrics);
+        let turns = Arc::clone(&reviewer.turns);
+        let turn = turns.acquire_owned().await.unwrap();
+        let room = reviewer.bodies.fill();
+        let router = routes(reviewer, Arc::default());
+        let refusal = async |path: &str| {
+            let start = tokio::time::Instant::now();
+            let (status, text) = send(&router, post_to(path, question("1", "", SMALL))).await;
+            assert_eq!(status, 503, "{text}");
+            (start.elapsed().as_millis() / 10 * 10, text)
+        };
+        let no_room = "busy with bodies of 4194304 bytes in all (--max-body-bytes times \
+                       --max-concurrent-reviews); ask again\n";
+        assert_eq!(refusal("/mutate?timeout=5s").await, (2000, no_room.to_owned()));
+        assert_eq!(refusal("/validate?timeout=2s").await, (1500, no_room.to_owned()));
+        drop(room);
+        let no_turn = "busy with 1 of 1 large reviews (--max-concurrent-reviews); ask again\n";
+        assert_eq!(refusal("/mutate?timeout=5s").await, (2000, no_turn.to_owned()));
+        assert_eq!(refusal("/validate?timeout=2s").await, (1500, no_turn.to_owned()));
+        // Small ones need neither.
+        let small = post_to("/mutate", question("1", "", 0));
+        assert_eq!(send(&router, small).await.0, 200);
+        drop(turn);
+        let large = post_to("/mutate", question("1", "", SMALL));
+        assert_eq!(send(&router, large).await.0, 200);
+        let text = metrics.encode();
+        assert!(text.contains("\nsfunnel_webhook_refusals_total{status=\"503\"} 4\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_is_counted() {
+        let reviewer = reviewer(Review::decide);
+        let metrics = Arc::clone(&reviewer.metrics);
+        let turns = Arc::clone(&reviewer.turns);
+        let router = routes(reviewer, Arc::default());
+        let has = |line: &str| {
+            let text = metrics.encode();
+            assert!(text.contains(&format!("\nsfunnel_webhook_{line}\n")), "{line}: {text}");
+        };
+        let _turn = turns.acquire_owned().await.unwrap();
+        {
+            let request = post_to("/mutate", question("1", "", SMALL));
+            let mut review = pin!(router.oneshot(request));
+            assert!(poll_once(review.as_mut()).await.is_pending());
+            has("reviews_in_flight 1");
+            has("refusals_total{status=\"499\"} 0");
+        }
+        has("reviews_in_flight 0");
+        has("refusals_total{status=\"499\"} 1");
     }
 
     #[tokio::test]

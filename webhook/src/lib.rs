@@ -21,6 +21,7 @@ pub mod clock;
 pub mod cluster;
 pub mod connections;
 pub mod container;
+pub mod deadline;
 pub mod decision;
 pub mod endpoint;
 pub mod http;

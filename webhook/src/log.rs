@@ -27,6 +27,15 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// Characters of a stranger's text in a log line, at the most.
 const MAX: usize = 512;
 
@@ -64,7 +73,7 @@ pub fn panicked(info: &PanicHookInfo<'_>) {
 }
 
 /// One line with what was configured.
-pub fn starting(config: &Config) {
+pub fn starting(config: &Config, format: Format, level: LevelFilter) {
     let Config { tls, admission, options } = config;
     let settings = &admission.settings;
     info!(
@@ -89,19 +98,21 @@ pub fn starting(config: &Config) {
         body_timeout_s = admission.body_timeout.as_secs(),
         drain_delay_s = options.drain_delay.as_secs(),
         shutdown_timeout_s = options.shutdown_timeout.as_secs(),
+        log_format = format.as_str(),
+        log_level = %level,
         "starting"
     );
 }
 
 /// One line for each decision.
 pub(crate) fn decision(review: &Review, decision: &Decision, duration: Duration) {
-    let warnings = || within_limits(&decision.warnings).join("; ");
-    let detail = match &decision.verdict {
-        Verdict::Inject(_) | Verdict::Valid => warnings(),
-        Verdict::Skip(reason) if decision.warnings.is_empty() => reason.to_string(),
-        Verdict::Skip(reason) => format!("{reason}; {}", warnings()),
-        Verdict::Deny(reason) => reason.summary(),
+    let reason = match &decision.verdict {
+        Verdict::Inject(_) | Verdict::Valid => None,
+        Verdict::Skip(reason) => Some(reason.to_string()),
+        Verdict::Deny(reason) => Some(one_line(&reason.summary(), MAX)),
     };
+    // All of them: a controller's pods have nobody else who is told.
+    let detail: Vec<_> = reason.into_iter().chain(within_limits(&decision.warnings)).collect();
     info!(
         decision = decision.verdict.code(),
         reason = decision.verdict.reason(),
@@ -113,7 +124,7 @@ pub(crate) fn decision(review: &Review, decision: &Decision, duration: Duration)
         uid = one_line(&review.uid, MAX),
         dry_run = review.dry_run,
         duration_us = duration.as_micros() as u64,
-        detail = one_line(&detail, MAX),
+        detail = detail.join("; "),
         "reviewed"
     );
 }
@@ -128,7 +139,160 @@ pub(crate) mod tests {
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
 
+    use json_patch::patch;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::endpoint::ENDPOINTS;
+    use crate::settings::tests::settings;
+
+    /// Reviews `object` at `path`, with what else the request has. Returns the decision, and the log line in
+    /// both forms.
+    fn reviewed(path: &str, object: &Value, more: Value) -> (Decision, Value, String) {
+        let (_, endpoint) = ENDPOINTS.into_iter().find(|(of, _)| *of == path).unwrap();
+        let (group, plural) = match object["kind"].as_str() {
+            Some("Deployment") => ("apps", "deployments"),
+            _ => ("", "pods"),
+        };
+        let mut request = json!({
+            "uid": "705ab4f5",
+            "kind": { "group": group, "version": "v1", "kind": object["kind"] },
+            "resource": { "group": group, "version": "v1", "resource": plural },
+            "namespace": "shop",
+            "operation": "CREATE",
+            "object": object,
+        });
+        json_patch::merge(&mut request, &more);
+        let review = json!({
+            "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request,
+        });
+        let review = Review::parse(review.to_string().as_bytes(), endpoint).unwrap();
+        let made = review.decide(&settings(&[]).unwrap());
+        let line = |format| {
+            let lines = Lines::default();
+            let subscriber = subscriber(format, LevelFilter::INFO, lines.clone());
+            tracing::subscriber::with_default(subscriber, || {
+                decision(&review, &made, Duration::from_micros(77));
+            });
+            lines.take()
+        };
+        let fields = serde_json::from_str(&line(Format::Json)).unwrap();
+        let text = line(Format::Text);
+        (made, fields, text)
+    }
+
+    fn pod(annotations: Value) -> Value {
+        json!({
+            "kind": "Pod",
+            "metadata": {
+                "generateName": "web-",
+                "ownerReferences": [
+                    { "kind": "ReplicaSet", "name": "web", "controller": true, "apiVersion": "apps/v1", "uid": "1" },
+                ],
+                "annotations": annotations,
+            },
+            "spec": { "containers": [{ "name": "app" }] },
+        })
+    }
+
+    const RULES: &str = "ip tcp dport 80 sport 540 actions unfunnel tcp";
+
+    #[test]
+    fn every_decision_has_its_line() {
+        let plain = json!({ "sfunnel.io/ruleset": RULES });
+        let mut injected = pod(plain.clone());
+        let Verdict::Inject(changes) = reviewed("/mutate", &injected, json!({})).0.verdict else {
+            panic!("not injected")
+        };
+        patch(&mut injected, &changes).unwrap();
+        let opted_out = json!({ "sfunnel.io/ruleset": RULES, "sfunnel.io/inject": "false" });
+        let deployment = json!({
+            "kind": "Deployment",
+            "metadata": { "name": "web" },
+            "spec": { "template": pod(plain.clone()) },
+        });
+        let check = |path, object: &Value, decision, reason, detail: &str| {
+            let (_, mut line, _) = reviewed(path, object, json!({ "dryRun": true }));
+            let is_pod = object["kind"] == "Pod";
+            let fields = line.as_object_mut().unwrap();
+            fields.remove("timestamp");
+            let expect = json!({
+                "level": "INFO",
+                "target": "webhook::log",
+                "message": "reviewed",
+                "decision": decision,
+                "reason": reason,
+                "webhook": path.trim_start_matches('/').split('/').next(),
+                "namespace": "shop",
+                "kind": object["kind"],
+                "name": if is_pod { "web-*" } else { "web" },
+                "owner": if is_pod { json!("ReplicaSet/web") } else { json!(null) },
+                "uid": "705ab4f5",
+                "dry_run": true,
+                "duration_us": 77,
+                "detail": detail,
+            });
+            let expect: serde_json::Map<_, _> = expect
+                .as_object()
+                .unwrap()
+                .clone()
+                .into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .collect();
+            assert_eq!(*fields, expect);
+        };
+        check("/mutate", &pod(plain), "injected", "annotated", "");
+        check(
+            "/mutate",
+            &injected,
+            "skipped",
+            "already-injected",
+            "sfunnel-loader is there already",
+        );
+        let detail = "annotation sfunnel.io/inject is \"false\"";
+        check("/mutate", &pod(opted_out), "skipped", "opted-out", detail);
+        let detail = "neither sfunnel.io/ruleset nor sfunnel.io/egress-ruleset is there";
+        check("/mutate", &pod(json!({})), "skipped", "no-ruleset", detail);
+        let detail = "annotation sfunnel.io/ruleset: line 1, column 1: unknown match `x`";
+        check(
+            "/mutate",
+            &pod(json!({ "sfunnel.io/ruleset": "x" })),
+            "denied",
+            "bad-ruleset",
+            detail,
+        );
+        check("/validate", &deployment, "valid", "annotated", "");
+        let detail = "the namespace lacks the label sfunnel.io/inject=enabled; pods get no rules here: the \
+                      namespace lacks the label sfunnel.io/inject=enabled";
+        check("/validate/unlabelled", &deployment, "skipped", "not-enabled", detail);
+    }
+
+    /// Nobody is told of a controller's pods but the reader of the log.
+    #[test]
+    fn no_warning_is_cut_off() {
+        let rules: Vec<_> = (1..=12)
+            .map(|port| format!("tcp dport {port} sport 540 actions unfunnel tcp"))
+            .collect();
+        let mut pod = pod(json!({ "sfunnel.io/ruleset": rules.join("\n") }));
+        pod["spec"]["containers"][0]["ports"] = json!([{ "containerPort": 8080 }]);
+        let (decision, line, _) = reviewed("/mutate", &pod, json!({}));
+        assert_eq!(decision.warnings.len(), 12);
+        let detail = line["detail"].as_str().unwrap();
+        for warning in within_limits(&decision.warnings) {
+            assert!(detail.contains(&warning), "{warning} is not in {detail}");
+        }
+    }
+
+    /// What the documentation looks for is what is written.
+    #[test]
+    fn a_pod_is_found_by_what_the_documentation_says() {
+        let text = include_str!("../../docs/operating.md");
+        let (_, text) = text.split_once("\"Why has my pod no loader?\"").unwrap();
+        let (_, text) = text.split_once("grep '").unwrap();
+        let (pattern, _) = text.split_once('\'').unwrap();
+        let (_, _, line) = reviewed("/mutate", &pod(json!({})), json!({}));
+        assert!(line.contains(pattern), "{pattern} is not in {line}");
+    }
 
     #[test]
     fn answers_of_the_cluster_are_not_logged() {

@@ -28,8 +28,9 @@ fn main() -> ExitCode {
 const MAX_THREADS: usize = 4;
 
 fn start(args: Args) -> anyhow::Result<()> {
+    let (format, level) = (args.log_format, args.log_level);
     let config = args.config()?;
-    log::starting(&config);
+    log::starting(&config, format, level);
     allow_open_files(config.options.open_files())?;
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     tokio::runtime::Builder::new_multi_thread()

@@ -39,7 +39,7 @@ const BUCKETS: [f64; 16] = [
 ];
 
 /// Statuses of requests that get no decision.
-const STATUSES: [u16; 9] = [400, 404, 405, 408, 411, 413, 415, 500, 503];
+const STATUSES: [u16; 10] = [400, 404, 405, 408, 411, 413, 415, 499, 500, 503];
 
 /// Everything that is counted and measured.
 #[derive(Debug)]

@@ -12,9 +12,6 @@ use ruleset::ast::{Action, PortRange, Protocol, Rule, Ruleset, Verb};
 use crate::annotations::Wishes;
 use crate::warning::Warning;
 
-/// Ports that are named, at the most.
-const MAX: usize = 8;
-
 /// Warns of ports where rules expect funnelled packets, and of which no container says that it listens
 /// there. A pod that declares no ports at all has said nothing that could be compared.
 pub fn undeclared(wishes: &Wishes, spec: &PodSpec) -> Vec<Warning> {
@@ -30,7 +27,7 @@ pub fn undeclared(wishes: &Wishes, spec: &PodSpec) -> Vec<Warning> {
         .filter(|port| !wishes.egress.as_ref().is_some_and(|rules| sends_from(rules, *port)))
         .collect();
     let warning = |(protocol, port)| Warning::UndeclaredPort { protocol, port };
-    expected.into_iter().take(MAX).map(warning).collect()
+    expected.into_iter().map(warning).collect()
 }
 
 /// Protocol, as Kubernetes writes it, and number.

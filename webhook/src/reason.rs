@@ -129,7 +129,8 @@ pub enum DenyReason {
     /// An init container has the loader's name, but isn't the loader.
     #[error(
         "the pod has an init container {LOADER} that is not the one to be added: {difference}; \
-         remove it, and it is added as it should be"
+         remove it, and it is added as it should be. While sfunnel is being updated, its replicas may \
+         disagree for a moment: then try again"
     )]
     LoaderDiffers {
         /// The first difference.

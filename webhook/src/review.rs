@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use crate::decision::{Decision, Verdict, decide};
 use crate::endpoint::{Endpoint, Namespace, Webhook};
 use crate::json::Object;
+use crate::names::{EGRESS_RULESET, RULESET};
 use crate::reason::{DenyReason, SkipReason};
 use crate::settings::Settings;
 use crate::text::one_line;
@@ -225,6 +226,19 @@ impl Review {
                 validation::workload(resource, after, before.as_ref(), namespace, settings)
             }
         }
+    }
+
+    /// Bytes of rulesets that are compiled to decide about it.
+    pub fn ruleset_len(&self) -> usize {
+        let pod = match &self.subject {
+            Subject::Pod(pod) => pod,
+            Subject::Workload(_, both) => &both.0.pod,
+            Subject::RunningPod(_) | Subject::Other(_) => return 0,
+        };
+        let annotations = pod.metadata.annotations.iter().flatten();
+        let rulesets =
+            annotations.filter(|(name, _)| [RULESET, EGRESS_RULESET].contains(&&***name));
+        rulesets.map(|(_, text)| text.len()).sum()
     }
 
     /// The answer to this question, as JSON.

@@ -195,3 +195,4 @@ const PLAIN_CONNECTIONS: usize = 64;
 /// From one answer to the next request. Go's client keeps an idle connection for 90 s and doesn't send a
 /// POST again that meets the end of one, so the pod would be refused: the limit has to be longer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+const _: () = assert!(IDLE_TIMEOUT.as_secs() > 90);

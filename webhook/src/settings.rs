@@ -230,7 +230,7 @@ impl PullPolicy {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -241,7 +241,7 @@ mod tests {
         settings: Settings,
     }
 
-    fn settings(flags: &[&str]) -> Result<Settings, String> {
+    pub(crate) fn settings(flags: &[&str]) -> Result<Settings, String> {
         let settings =
             Cli::try_parse_from(["test", "--loader-image", "loader:1"].iter().chain(flags))
                 .map_err(|error| error.to_string())?

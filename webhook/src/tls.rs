@@ -68,9 +68,10 @@ impl fmt::Display for Source {
             Self::Files(Files { certificate, key }) => {
                 write!(f, "{} with {}", certificate.display(), key.display())
             }
-            Self::SelfSigned { names, .. } => {
+            Self::SelfSigned { names, ca_file } => {
                 let names: Vec<_> = names.iter().map(Name::to_str).collect();
-                write!(f, "self-signed for {}", names.join(","))
+                write!(f, "self-signed for {}", names.join(","))?;
+                ca_file.iter().try_for_each(|file| write!(f, ", CA in {}", file.display()))
             }
         }
     }

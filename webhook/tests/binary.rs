@@ -258,29 +258,64 @@ fn what_makes_no_sense_is_refused_at_start() {
 }
 
 #[test]
-fn the_log_says_what_is_configured_in_the_operators_words() {
+fn the_log_says_all_that_is_configured_in_the_operators_words() {
     let mut command = program();
     command.args(["--self-signed", "--loader-image", "loader:1", "--deny-runtime-class", "a,b"]);
     command.args(FREE_PORTS).args(["--log-format", "json"]);
     let mut child = command.spawn().unwrap();
-    let line = next_line(&mut BufReader::new(child.stderr.take().unwrap()), "starting");
+    let mut line = next_line(&mut BufReader::new(child.stderr.take().unwrap()), "starting");
     child.kill().unwrap();
     child.wait().unwrap();
-    for (field, value) in [
-        ("loader_image", json!("loader:1")),
-        ("loader_pull_secret", Value::Null),
-        ("loader_cpu_request", json!("10m")),
-        ("loader_cpu_limit", json!("none")),
-        ("loader_memory_limit", json!("128Mi")),
-        ("deny_runtime_class", json!("a,b")),
-        ("tls", json!("self-signed for sfunnel-webhook.sfunnel-system.svc,localhost,127.0.0.1")),
-        ("listen", json!("127.0.0.1:0")),
-        ("max_body_bytes", json!(4 << 20)),
-        ("max_concurrent_reviews", json!(16)),
-        ("body_timeout_s", json!(4)),
-    ] {
-        assert_eq!(line[field], value, "{field}: {line}");
+    line.as_object_mut().unwrap().remove("timestamp");
+    let expect = json!({
+        "level": "INFO",
+        "target": "webhook::log",
+        "message": "starting",
+        "version": env!("CARGO_PKG_VERSION"),
+        "loader_image": "loader:1",
+        "loader_pull_policy": "IfNotPresent",
+        "loader_cpu_request": "10m",
+        "loader_cpu_limit": "none",
+        "loader_memory_request": "32Mi",
+        "loader_memory_limit": "128Mi",
+        "loader_privileged": false,
+        "deny_runtime_class": "a,b",
+        "tls": "self-signed for sfunnel-webhook.sfunnel-system.svc,localhost,127.0.0.1",
+        "listen": "127.0.0.1:0",
+        "health_listen": "127.0.0.1:0",
+        "max_body_bytes": 4 << 20,
+        "max_concurrent_reviews": 16,
+        "max_connections": 4096,
+        "handshake_timeout_s": 10,
+        "header_timeout_s": 10,
+        "body_timeout_s": 4,
+        "drain_delay_s": 0,
+        "shutdown_timeout_s": 20,
+        "log_format": "json",
+        "log_level": "info",
+    });
+    assert_eq!(line, expect);
+}
+
+/// Every flag is told of with its variable and its default, in lines that fit a terminal.
+#[test]
+fn help_is_for_people() {
+    let output = program().arg("--help").stdout(Stdio::piped()).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let help = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = help.lines().collect();
+    let mut flags = 0;
+    for pair in lines.windows(2) {
+        let Some(flag) = pair[0].strip_prefix("      --") else { continue };
+        let name = flag.split(' ').next().unwrap();
+        assert!(pair[1].trim().len() > 10, "--{name} is not explained: {help}");
+        let variable = format!("[env: SFUNNEL_{}=", name.replace('-', "_").to_uppercase());
+        assert!(help.contains(&variable), "{variable} is missing: {help}");
+        flags += 1;
     }
+    assert!(flags >= 30, "{flags} flags: {help}");
+    assert!(help.contains("[default: 4194304]") && help.contains("31536000]"), "{help}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 100), "{help}");
 }
 
 #[test]

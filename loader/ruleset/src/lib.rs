@@ -65,12 +65,13 @@ pub fn compile(text: &str) -> Result<Compiled, Diagnostic> {
         let largest = sizes.zip(&parsed.rules).max_by_key(|&(size, _)| size);
         Diagnostic::new(kind, text, largest.map_or(0..0, |(_, span)| span.clone()))
     };
-    if let Some((first, second)) = translation::collision(rules, &axes).map_err(too_complex)? {
+    let collision = translation::collision(rules, &axes, text.len());
+    if let Some((first, second)) = collision.map_err(too_complex)? {
         let kind = Kind::Collision(Places::new(text).find(parsed.rules[first].start).0);
         return Err(Diagnostic::new(kind, text, parsed.actions[second].clone()));
     }
     let tables = Tables::build(&parsed.ruleset, &axes).map_err(too_complex)?;
-    let mut warnings = shadow::find(&axes);
+    let mut warnings = shadow::find(&axes, text.len());
     warnings.extend(translation::doubtful(rules, &axes));
     warnings.sort_by_key(|&(number, _)| number);
     let mut places = Places::new(text);

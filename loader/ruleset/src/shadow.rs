@@ -13,9 +13,9 @@ use crate::diagnostic::Kind;
 /// need half of them.
 pub(crate) const BUDGET: usize = 16_000_000;
 
-/// Numbers of the rules that can never match, and why.
-pub(crate) fn find(rules: &[RuleAxes]) -> Vec<(usize, Kind)> {
-    find_within(rules, &mut Budget(BUDGET))
+/// Numbers of the rules that can never match, and why. Their text has `len` bytes.
+pub(crate) fn find(rules: &[RuleAxes], len: usize) -> Vec<(usize, Kind)> {
+    find_within(rules, &mut Budget::new(BUDGET, len))
 }
 
 fn find_within(rules: &[RuleAxes], budget: &mut Budget) -> Vec<(usize, Kind)> {
@@ -50,7 +50,15 @@ pub(crate) fn ends(ranges: &Ranges) -> (u128, u128) {
 /// keeps the webhook busy.
 pub(crate) struct Budget(pub(crate) usize);
 
+/// What a short text can't be as hard as. A step takes some 25 ns.
+const STEPS_PER_BYTE: usize = 1000;
+
 impl Budget {
+    /// For a ruleset of `len` bytes, `most` at the most.
+    pub(crate) fn new(most: usize, len: usize) -> Self {
+        Self(most.min(len * STEPS_PER_BYTE))
+    }
+
     /// `None` if there are not as many left.
     pub(crate) fn spend(&mut self, steps: usize) -> Option<()> {
         self.0 = self.0.checked_sub(steps)?;

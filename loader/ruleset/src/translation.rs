@@ -36,19 +36,24 @@ struct Translation {
 /// The first two rules, if any, that make one flow of two.
 ///
 /// What earlier rules take from a rule does not count. A pair is let off only if they take all of
-/// what would meet from one of the two.
+/// what would meet from one of the two. Their text has `len` bytes.
 ///
 /// # Errors
 ///
 /// It takes too many steps to tell.
-pub(crate) fn collision(rules: &[Rule], axes: &[RuleAxes]) -> Result<Option<(usize, usize)>, Kind> {
+pub(crate) fn collision(
+    rules: &[Rule],
+    axes: &[RuleAxes],
+    len: usize,
+) -> Result<Option<(usize, usize)>, Kind> {
     let translations: Vec<_> = rules
         .iter()
         .zip(axes)
         .enumerate()
         .filter_map(|(number, (rule, axes))| Translation::of(number, rule, axes))
         .collect();
-    let mut budget = Budget(BUDGET);
+    let mut budget = Budget::new(BUDGET, len);
+    let steps = budget.0;
     for (at, second) in translations.iter().enumerate() {
         for first in translations[..at].iter().filter(|first| first.near(second)) {
             match collide(first, second, axes, &mut budget) {
@@ -56,7 +61,7 @@ pub(crate) fn collision(rules: &[Rule], axes: &[RuleAxes]) -> Result<Option<(usi
                 Some(true) => return Ok(Some((first.number, second.number))),
                 None => {
                     let what = "steps to tell whether ports in place stay one to one";
-                    return Err(Kind::TooComplex(BUDGET, what));
+                    return Err(Kind::TooComplex(steps, what));
                 }
             }
         }

@@ -79,7 +79,7 @@ async fn thousands_of_rules_are_decided_in_the_time_of_a_request() {
         async move {
             let start = Instant::now();
             let verdict = ask(server, BOTH[0], &text).await;
-            assert!(start.elapsed().as_secs() < 10, "the API server gives up after 10 s");
+            assert!(start.elapsed().as_secs() < 5, "the API server gives up after 5 s");
             verdict
         }
     };

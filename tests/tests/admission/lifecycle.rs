@@ -110,7 +110,8 @@ async fn a_request_in_flight_is_answered_before_the_end() {
 
 #[tokio::test]
 async fn a_request_that_never_ends_holds_up_the_end_for_a_time_only() {
-    let mut server = TestServer::start(&["--drain-delay=0", "--shutdown-timeout=1"]).await;
+    let flags = ["--drain-delay=0", "--shutdown-timeout=1", "--body-timeout=300"];
+    let mut server = TestServer::start(&flags).await;
     let mut stream = server.connect().await;
     let header = "POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                   Content-Length: 100\r\nExpect: 100-continue\r\n\r\n";
@@ -118,7 +119,8 @@ async fn a_request_that_never_ends_holds_up_the_end_for_a_time_only() {
     let mut interim = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
     stream.read_exact(&mut interim).await.unwrap();
     server.signal_stop();
-    server.ended().await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), server.ended()).await;
+    ended.expect("it waits no longer than --shutdown-timeout");
 }
 
 #[tokio::test]

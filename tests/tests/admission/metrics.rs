@@ -35,6 +35,20 @@ async fn decisions_are_counted_by_kind_and_reason() {
             "decisions_total{{webhook=\"{webhook}\",decision=\"{decision}\",reason=\"{reason}\"}}"
         )
     };
+    // From 50 µs to what API servers wait, in steps that nobody gets lost in.
+    let text = server.health("/metrics").await;
+    let bounds: Vec<f64> = text
+        .text()
+        .lines()
+        .filter(|line| line.starts_with("sfunnel_webhook_review_duration_seconds_bucket"))
+        .filter(|line| line.contains("webhook=\"mutate\""))
+        .filter_map(|line| line.split_once("le=\"")?.1.split_once('"')?.0.parse().ok())
+        .collect();
+    assert_eq!((bounds[0], bounds[bounds.len() - 2]), (50e-6, 5.0), "{bounds:?}");
+    for pair in bounds[..bounds.len() - 1].windows(2) {
+        assert!(pair[0] < pair[1] && pair[1] / pair[0] < 2.51, "{bounds:?}");
+    }
+
     for (metric, expect) in [
         (decisions("mutate", "injected", "annotated"), 4.0),
         (decisions("mutate", "denied", "bad-ruleset"), 1.0),
@@ -51,6 +65,7 @@ async fn decisions_are_counted_by_kind_and_reason() {
         ("review_duration_seconds_bucket{le=\"+Inf\",webhook=\"mutate\"}".to_owned(), 7.0),
         ("refusals_total{status=\"400\"}".to_owned(), 1.0),
         ("refusals_total{status=\"415\"}".to_owned(), 1.0),
+        ("refusals_total{status=\"499\"}".to_owned(), 0.0),
         ("refusals_total{status=\"500\"}".to_owned(), 0.0),
         ("reviews_in_flight".to_owned(), 0.0),
         ("connections_accepted_total".to_owned(), 11.0),
