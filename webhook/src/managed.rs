@@ -497,8 +497,6 @@ mod tests {
         assert_eq!(replicas[0].served.ready(), Err(Unready::NoCertificate));
         let start = all_ready(&replicas).await;
         assert!(start < Duration::from_secs(2), "{start:?}");
-        // All three found nothing, and one of them was first.
-        assert!(fake.state(|state| state.conflicts) > 0);
         sleep(Duration::from_secs(1)).await;
 
         // Fifteen CAs long.
@@ -524,6 +522,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_many_that_start_at_once_one_makes_the_ca() {
         // Who is when faster than whom is up to chance.
+        let mut conflicts = 0;
         for _ in 0..30 {
             let (fake, clock) = (Fake::new(), clock());
             let replicas = [(); 8].map(|()| fake.start(&clock, true));
@@ -531,7 +530,9 @@ mod tests {
             sleep(Duration::from_secs(2)).await;
             assert_eq!(fake.state(|state| state.writes), 1);
             assert_eq!(fake.state(|state| state.publications), 1);
+            conflicts += fake.state(|state| state.conflicts);
         }
+        assert!(conflicts > 0, "nobody ever found nothing and was second");
     }
 
     #[tokio::test(start_paused = true)]

@@ -221,7 +221,9 @@ pub fn wait_for<T>(what: &str, mut is_there: impl FnMut() -> Option<T>) -> (T, D
             return (found, start.elapsed());
         }
         assert!(start.elapsed() < Duration::from_secs(120), "waited two minutes for {what}");
-        sleep(Duration::from_millis(50));
+        // What takes long isn't had sooner by a thousand questions, each of them a kubectl.
+        let soon = start.elapsed() < Duration::from_secs(1);
+        sleep(Duration::from_millis(if soon { 50 } else { 300 }));
     }
 }
 

@@ -45,7 +45,11 @@ impl<'a> Collectors<'a> {
 
     /// What they have said so far.
     pub fn collect(&self) -> Collected {
-        Collected::read(self.lab, self.namespace.name(), &self.pods())
+        // Pods that are ending among them. One that has no log yet is no reason to have none of the others.
+        Collected::read(
+            &self
+                .kubectl("logs -l app=nfacctd --all-containers --prefix --tail=-1 --ignore-errors"),
+        )
     }
 
     /// Runs kubectl in their namespace.
@@ -135,17 +139,18 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// Reads the logs of these pods.
-    pub fn read(lab: &Lab, namespace: &str, pods: &[String]) -> Self {
+    /// Reads the pods' logs, whose lines begin with `[pod/POD/CONTAINER] `.
+    fn read(logs: &str) -> Self {
         let mut collected = Self::default();
-        for pod in pods {
-            for container in ["nfacctd", "sfacctd"] {
-                let mut kubectl = lab.cluster().kubectl();
-                kubectl.args(["-n", namespace, "logs", pod, "-c", container]);
-                // The pod may have gone meanwhile.
-                let Ok(output) = kubectl.output() else { continue };
-                for line in String::from_utf8_lossy(&output.stdout).lines() {
-                    collected.add(pod, container, line);
+        for line in logs.lines() {
+            let Some((from, line)) = line.strip_prefix("[pod/").and_then(|l| l.split_once("] "))
+            else {
+                continue;
+            };
+            let (pod, container) = from.split_once('/').expect("a pod and a container");
+            for known in ["nfacctd", "sfacctd"] {
+                if container == known {
+                    collected.add(pod, known, line);
                 }
             }
         }

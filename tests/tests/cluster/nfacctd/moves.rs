@@ -124,6 +124,8 @@ impl Outside<'_> {
                 if gone.elapsed() > MOST {
                     break Err(anyhow!("flows of {:?} don't come back", lost.keys()));
                 }
+                // The machine has more to do than to be asked.
+                sleep(EVERY);
             };
             stop.store(true, Ordering::Relaxed);
             let lost = result?;
