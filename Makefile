@@ -58,7 +58,7 @@ demo: root setup ## From an annotation to a packet, on this machine
 test: machine setup lint manifests-check images ## Everything
 	@tests/setup.sh cluster
 	cargo build --locked
-	@tests/run.sh
+	cargo test --locked
 
 lint: ## Format and clippy
 	@tests/setup.sh lint

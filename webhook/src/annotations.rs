@@ -36,13 +36,10 @@ impl Wishes {
         let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
         let get = |name: &str| annotations.get(name).map(String::as_str);
 
-        if annotations.contains_key(MIRROR) {
-            return Err(SkipReason::MirrorPod.into());
+        if let Some(reason) = excused(annotations) {
+            return Err(reason.into());
         }
         let inject = get(INJECT);
-        if inject == Some("false") {
-            return Err(SkipReason::OptedOut.into());
-        }
         let (ruleset, egress, interfaces) = (get(RULESET), get(EGRESS_RULESET), get(INTERFACES));
         if ruleset.is_none() && egress.is_none() {
             return Err(match interfaces {
@@ -68,6 +65,22 @@ impl Wishes {
         warnings.extend(unknown(annotations));
         Ok(Self { ingress, egress, interfaces: interfaces.is_some(), warnings })
     }
+}
+
+/// Why a pod is left alone whatever it asks for.
+fn excused(annotations: &BTreeMap<String, String>) -> Option<SkipReason> {
+    if annotations.contains_key(MIRROR) {
+        return Some(SkipReason::MirrorPod);
+    }
+    (annotations.get(INJECT)? == "false").then_some(SkipReason::OptedOut)
+}
+
+/// Bytes of the rulesets that [`Wishes::read`] compiles, at the most.
+pub fn ruleset_len(pod: &Pod) -> usize {
+    let annotations = pod.metadata.annotations.iter();
+    let asking = annotations.filter(|annotations| excused(annotations).is_none());
+    let rulesets = asking.flat_map(|all| [all.get(RULESET), all.get(EGRESS_RULESET)]);
+    rulesets.flatten().map(String::len).sum()
 }
 
 /// What the author of a pod should know that is admitted as it is: an annotation without effect, or one

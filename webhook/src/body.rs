@@ -72,7 +72,7 @@ pub enum Unread {
 /// How long a body waits until others are done.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(2);
 /// For how long the rest of a body is read that is refused.
-const LINGER: Duration = Duration::from_millis(250);
+const LINGER: Duration = Duration::from_millis(500);
 /// From one attempt at making room to the next.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -107,7 +107,7 @@ impl Bodies {
         if let Err(Unread::TooLarge(_) | Unread::NoRoom(_)) = whole {
             // An answer amid the body may get lost on its way.
             let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-            let _ = timeout(LINGER, rest).await;
+            let _ = timeout(deadline.holding_back(LINGER), rest).await;
         }
         whole
     }

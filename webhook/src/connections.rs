@@ -284,6 +284,11 @@ impl Connection {
         }
     }
 
+    /// Whether it is to end as the server wants it.
+    pub fn is_cut(&self) -> bool {
+        self.state().cut.is_some()
+    }
+
     /// Returns when the connection is to end, with the reason.
     pub async fn ended(&self) -> Cut {
         loop {

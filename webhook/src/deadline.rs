@@ -4,12 +4,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Until when an answer is of use. API servers say with each request how long they wait, in whole seconds
-/// (`?timeout=5s`, from `timeoutSeconds`;
+/// Until when an answer is of use. API servers say with each request how long they wait, rounded up to whole
+/// seconds (`?timeout=5s`, mostly the webhook's `timeoutSeconds`;
 /// `k8s.io/apiserver/pkg/admission/plugin/webhook/mutating/dispatcher.go`). One that has hung up hears
 /// neither a decision nor what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline(Option<Instant>);
+pub struct Deadline(Option<End>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    /// When the client hangs up.
+    at: Instant,
+    /// What the answer needs for its way.
+    margin: Duration,
+}
 
 /// For the way of the answer, at the most; of short times, it is a quarter.
 const MARGIN: Duration = Duration::from_millis(500);
@@ -23,16 +31,24 @@ impl Deadline {
         let seconds = timeout.and_then(|seconds| seconds.parse::<u8>().ok());
         Self(seconds.map(|seconds| {
             let timeout = Duration::from_secs(seconds.into());
-            Instant::now() + timeout - MARGIN.min(timeout / 4)
+            End { at: Instant::now() + timeout, margin: MARGIN.min(timeout / 4) }
         }))
     }
 
-    /// What is left, but no more than `limit`.
+    /// What is left for the work, but no more than `limit`.
     pub fn within(self, limit: Duration) -> Duration {
-        match self.0 {
-            Some(end) => limit.min(end.saturating_duration_since(Instant::now())),
-            None => limit,
-        }
+        self.0.map_or(limit, |end| limit.min(end.left().saturating_sub(end.margin)))
+    }
+
+    /// For how long an answer may still be held back, but no more than `limit`: half of what is left.
+    pub fn holding_back(self, limit: Duration) -> Duration {
+        self.0.map_or(limit, |end| limit.min(end.left() / 2))
+    }
+}
+
+impl End {
+    fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
     }
 }
 
@@ -59,13 +75,18 @@ mod tests {
         assert_eq!(deadline.within(second), second);
         tokio::time::advance(4 * second).await;
         assert_eq!(deadline.within(second), second / 2);
-        tokio::time::advance(second).await;
+        assert_eq!(deadline.holding_back(second), second / 2);
+        tokio::time::advance(second / 2).await;
         assert_eq!(deadline.within(second), Duration::ZERO);
+        assert_eq!(deadline.holding_back(second), second / 4);
+        tokio::time::advance(second).await;
+        assert_eq!(deadline.holding_back(second), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_one_limits_are_what_they_are() {
         assert_eq!(Deadline::new(None).within(MINUTE), MINUTE);
+        assert_eq!(Deadline::new(None).holding_back(MINUTE), MINUTE);
         for query in ["", "timeout", "timeout=", "timeout=5", "timeout=-1s", "timeout=999s", "x=5s"]
         {
             assert_eq!(left(query), MINUTE, "{query}");

@@ -18,13 +18,12 @@ use serde_json::value::RawValue;
 use crate::decision::{Decision, Verdict, decide};
 use crate::endpoint::{Endpoint, Namespace, Webhook};
 use crate::json::Object;
-use crate::names::{EGRESS_RULESET, RULESET};
 use crate::reason::{DenyReason, SkipReason};
 use crate::settings::Settings;
 use crate::text::one_line;
 use crate::warning::{Warning, within_limits};
 use crate::workload::{self, Resource, WORKLOADS, Workload};
-use crate::{json, pod, validation};
+use crate::{annotations, json, pod, validation};
 
 /// A question of the API server.
 #[derive(Clone, Debug)]
@@ -230,15 +229,15 @@ impl Review {
 
     /// Bytes of rulesets that are compiled to decide about it.
     pub fn ruleset_len(&self) -> usize {
-        let pod = match &self.subject {
-            Subject::Pod(pod) => pod,
-            Subject::Workload(_, both) => &both.0.pod,
-            Subject::RunningPod(_) | Subject::Other(_) => return 0,
-        };
-        let annotations = pod.metadata.annotations.iter().flatten();
-        let rulesets =
-            annotations.filter(|(name, _)| [RULESET, EGRESS_RULESET].contains(&&***name));
-        rulesets.map(|(_, text)| text.len()).sum()
+        match &self.subject {
+            Subject::Pod(pod) => annotations::ruleset_len(pod),
+            Subject::Workload(_, both) => {
+                let (after, before) = &**both;
+                let unchanged = before.as_ref().is_some_and(|before| after.same_template(before));
+                if unchanged { 0 } else { annotations::ruleset_len(&after.pod) }
+            }
+            Subject::RunningPod(_) | Subject::Other(_) => 0,
+        }
     }
 
     /// The answer to this question, as JSON.

@@ -122,6 +122,11 @@ async fn clients_that_stall_in_a_body_hold_up_nobody() {
     for stream in stalled_clients {
         end(stream).await;
     }
+    // They didn't hang up themselves.
+    let hung_up = "sfunnel_webhook_refusals_total{status=\"499\"}";
+    assert_eq!(server.metric(hung_up).await, Some(0.0));
+    let cut = "sfunnel_webhook_connections_cut_total{reason=\"room\"}";
+    assert!(server.metric(cut).await > Some(0.0));
 }
 
 /// A pod of some hundred KiB.
