@@ -41,20 +41,20 @@ pub struct Admission {
     pub max_body: usize,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
-    /// Large reviews that are decided at the same time, at the most: read as a pod, a body takes several
-    /// times its bytes of memory.
+    /// Reviews that are large or have long rulesets, and are decided at the same time, at the most: read as a
+    /// pod, a body takes several times its bytes of memory, and rulesets take a core while they are compiled.
     pub max_reviews: usize,
 }
 
-/// Bytes of a body whose review is decided at once, at the most. Larger ones take turns, as they take
-/// time and memory.
+/// Bytes of a body whose review is decided at once, at the most. Larger ones take time and memory, and so
+/// they take turns.
 const SMALL: usize = 16 << 10;
 
 /// Bytes of rulesets in a review that is decided at once, at the most: some ten milliseconds of the
-/// compiler's time, whatever they say, and far less than one for what people write.
+/// compiler's time, whatever they say, and far less than one for what people write. Longer ones take turns.
 const FEW_RULES: usize = 512;
 
-/// How long a large review waits for its turn.
+/// How long such a review waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The status in metrics and the log of a request whose client didn't wait for the answer. It is nginx's, and
