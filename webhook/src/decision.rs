@@ -112,6 +112,10 @@ fn inject(pod: &Pod, settings: &Settings) -> Result<(Patch, Vec<Warning>), Stop>
     let container = loader(&wishes, hide_token, settings);
     let loaders: Vec<_> =
         spec.init_containers.iter().flatten().filter(|other| other.name == LOADER).collect();
+    if loaders.len() > 1 {
+        let difference = "it is there more than once".to_owned();
+        return Err(DenyReason::LoaderDiffers { difference }.into());
+    }
     // What nobody would mount may be called as it likes.
     let volume_needed = hide_token || loaders.iter().any(|found| mounts_no_token_volume(found));
     let volume_exists = volume_needed && volume_exists(spec)?;

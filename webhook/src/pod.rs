@@ -247,7 +247,7 @@ struct InitContainers {
 
 /// Bytes of a loader's text, at the most: ours has some hundred. A longer one is none of ours.
 const MAX_LOADER: usize = 64 << 10;
-/// Loaders that are compared, at the most. The API server admits one of a name.
+/// Loaders that are kept, at the most: one is compared, and more are a mistake, however many there are.
 const MAX_LOADERS: usize = 2;
 
 impl Fold for InitContainers {

@@ -133,7 +133,7 @@ fn check_whole_pod(request: &Value, endpoint: Endpoint, outcome: &Outcome) {
         // The path adds a warning, for which others may leave no room.
         whole.warnings = outcome.warnings.clone();
     }
-    assert_eq!(*outcome, whole);
+    assert_eq!(*outcome, whole, "{}", request["object"]);
 }
 
 /// Where a workload's template is judged, its pods will be judged the same, and in the same words.
