@@ -277,6 +277,8 @@ pub struct Funnel {
     pub dport: u16,
     /// Flags of a TCP header.
     pub flags: u8,
+    /// Window of a TCP header.
+    pub window: u16,
     /// New source port of the inner header.
     pub inner_sport: Option<u16>,
     /// New destination port of the inner header.
@@ -284,10 +286,14 @@ pub struct Funnel {
 }
 
 impl Funnel {
-    /// A header as the original pushes it.
+    /// The window that the original has in a TCP header.
+    pub const ORIGINALS_WINDOW: u16 = 1024;
+
+    /// A header as the original pushes it, but for the window.
     pub const fn new(through: u8, sport: u16, dport: u16) -> Self {
-        // SYN
-        Self { through, sport, dport, flags: 2, inner_sport: None, inner_dport: None }
+        const SYN: u8 = 2;
+        let (flags, window) = (SYN, 65535);
+        Self { through, sport, dport, flags, window, inner_sport: None, inner_dport: None }
     }
 
     /// Bytes of the header.
@@ -321,8 +327,10 @@ pub fn funnel(packet: &Packet, funnel: Funnel) -> Packet {
     if funnel.through == TCP {
         segment.extend(0xCAFEBABE_u32.to_be_bytes());
         segment.extend(0xBABECAFE_u32.to_be_bytes());
-        // Five words, flags; window 1024; checksum; no urgent data.
-        segment.extend([0x50, funnel.flags, 0x04, 0x00, 0, 0, 0, 0]);
+        // Five words, flags; checksum; no urgent data.
+        segment.extend([0x50, funnel.flags]);
+        segment.extend(funnel.window.to_be_bytes());
+        segment.extend([0, 0, 0, 0]);
     } else {
         segment.extend(((8 + inner.segment.len()) as u16).to_be_bytes());
         segment.extend([0, 0]);

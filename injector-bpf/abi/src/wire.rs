@@ -26,7 +26,12 @@ pub const DATA_OFFSET: u8 = 0x50;
 /// Flags of a TCP funnel header as its byte 13 has them, unless a rule says otherwise: SYN alone.
 pub const FLAGS: u8 = 0x02;
 /// Window of a TCP funnel header.
-pub const WINDOW: u16 = 1024;
+///
+/// The original has 1,024 there, and neither end looks at it. Connection tracking does: the sequence
+/// number of a funnel header never changes, so with a small window, packets that are shorter than an
+/// earlier one by more than the window seem to end below it. Kernels before 6.x take them for
+/// invalid, and NAT leaves them out (`tcp_in_window` in net/netfilter/nf_conntrack_proto_tcp.c).
+pub const WINDOW: u16 = 65535;
 
 /// Whether `protocol` is TCP or UDP.
 pub const fn has_ports(protocol: u8) -> bool {
