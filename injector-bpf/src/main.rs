@@ -48,6 +48,7 @@ mod bpf {
     mod too_big;
     mod translate;
     mod unfunnel;
+    mod verifier;
     mod vlan;
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! settings   flags and environment -> what to do
+//! kernel     what the running kernel is and asks of a process
 //! object     compiled ruleset -> maps and a program in the kernel
 //! lock       one run at a time in a network namespace
 //! netlink    interfaces, the clsact qdisc, filters
@@ -15,6 +16,7 @@
 //! when the process ends.
 
 pub mod attach;
+mod kernel;
 pub mod lock;
 pub mod netlink;
 pub mod netns;

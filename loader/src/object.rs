@@ -1,23 +1,26 @@
 //! From a compiled ruleset to maps and a program in the kernel.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::io;
 use std::mem;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::panic::resume_unwind;
+use std::sync::OnceLock;
 use std::thread;
 
 use abi::{
     Config, Counter, NODE_ENTRIES, Row, RuleEntry, SourceChunk, flag, map_name, node_entries,
+    program_name,
 };
 use aya::maps::MapData;
 use aya_obj::Object;
-use aya_obj::generated::BPF_F_RDONLY_PROG;
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY;
+use aya_obj::generated::{BPF_F_RDONLY_PROG, bpf_insn};
 use ruleset::Compiled;
 
-use crate::sys;
+use crate::{kernel, sys};
 
 /// The tc program, made by build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sfunnel"));
@@ -47,7 +50,7 @@ pub enum ObjectError {
     #[error("the BPF object in this program is damaged: {0}; install it anew")]
     Object(String),
     /// A map could not be made or filled.
-    #[error("can't make the BPF map {map}: {error}{}", hint(.error))]
+    #[error("can't make the BPF map {map}: {error}{}", kernel::advice(.error))]
     Map {
         /// Its name.
         map: &'static str,
@@ -56,8 +59,8 @@ pub enum ObjectError {
     },
     /// The verifier, or a missing privilege.
     #[error(
-        "{}the kernel refuses the BPF program: {error}{}",
-        verifier_log(.log), refusal_hint(.error, .log)
+        "{}Linux {} refuses the BPF program: {error}{}",
+        verifier_log(.log), kernel::release(), kernel::advice(.error)
     )]
     Program {
         /// What the kernel said.
@@ -65,32 +68,29 @@ pub enum ObjectError {
         /// What the verifier said.
         log: String,
     },
+    /// RLIMIT_MEMLOCK, where the kernel charges maps and programs to it.
+    #[error(
+        "RLIMIT_MEMLOCK is {limit} bytes here, and maps and programs of these rules take about \
+         {needed}; before Linux 5.11 (this is {}) those of all processes of a user count together: \
+         set LimitMEMLOCK=infinity in the unit of the container runtime (containerd.service, \
+         crio.service) and restart it; outside of containers, `ulimit -l unlimited`",
+        kernel::release()
+    )]
+    Locked {
+        /// The limit, in bytes.
+        limit: u64,
+        /// What all programs of the run and their maps take, in bytes, rounded up.
+        needed: u64,
+    },
 }
 
 impl ObjectError {
     /// What the kernel answered.
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
-            Self::Object(_) => None,
+            Self::Object(_) | Self::Locked { .. } => None,
             Self::Map { error, .. } | Self::Program { error, .. } => Some(error),
         }
-    }
-}
-
-/// Which privilege is missing, where that is the reason.
-pub(crate) fn hint(error: &io::Error) -> &'static str {
-    if error.raw_os_error() == Some(libc::EPERM) { MISSING } else { "" }
-}
-
-const MISSING: &str = "; CAP_BPF and CAP_NET_ADMIN are needed, \
-    and before Linux 5.11 a RLIMIT_MEMLOCK of some MiB";
-
-fn refusal_hint(error: &io::Error, log: &str) -> &'static str {
-    match error.raw_os_error() {
-        // With kernel.unprivileged_bpf_disabled=0: the program is longer than one may be without
-        // CAP_BPF, and the verifier is not even asked.
-        Some(libc::E2BIG) if log.is_empty() => MISSING,
-        _ => hint(error),
     }
 }
 
@@ -120,17 +120,63 @@ impl AsFd for Program {
     }
 }
 
+/// How the program reads headers. It does the same with them either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Those of most packets where they lie, which is faster.
+    Direct,
+    /// All of them by helpers: Linux before 6.6 (and before 6.1.55) lets no program compare packet
+    /// pointers unless its loader has CAP_PERFMON (commit d75e30dddf73).
+    ByHelpers,
+}
+
+impl Access {
+    /// The faster one of those that the kernel allows this process.
+    fn allowed(object: &Object) -> Result<Self, ObjectError> {
+        static ALLOWED: OnceLock<Access> = OnceLock::new();
+        let (instructions, license) = program(object, program_name::PROBE)?;
+        Ok(*ALLOWED.get_or_init(|| {
+            match sys::load_classifier(c"sfunnel_probe", instructions, license, &mut []) {
+                Ok(_) => Self::Direct,
+                // If it is not for the comparison, the program will meet the same.
+                Err(_) => Self::ByHelpers,
+            }
+        }))
+    }
+
+    fn program_name(self) -> &'static str {
+        match self {
+            Self::Direct => program_name::DIRECT,
+            Self::ByHelpers => program_name::BY_HELPERS,
+        }
+    }
+}
+
 impl Program {
-    /// Makes the maps of `compiled`, fills them and loads the program over them.
+    /// Makes the maps of `compiled`, fills them and loads the program over them, in the form that
+    /// suits the kernel.
     ///
     /// # Errors
     ///
     /// See [`ObjectError`]; nothing is left behind.
     pub fn load(compiled: &Compiled, link: Link) -> Result<Self, ObjectError> {
-        let mut object = Object::parse(OBJECT).map_err(|e| ObjectError::Object(e.to_string()))?;
+        Self::load_with(None, compiled, link)
+    }
+
+    /// Does what [`Program::load`] does, with a chosen [`Access`].
+    ///
+    /// # Errors
+    ///
+    /// See [`ObjectError`]; nothing is left behind.
+    pub fn load_with(
+        access: Option<Access>,
+        compiled: &Compiled,
+        link: Link,
+    ) -> Result<Self, ObjectError> {
+        let mut object = parse()?;
         let mut definitions = mem::take(&mut object.maps);
         let maps = Maps::create(&mut definitions, compiled, link)?;
-        let fd = load_program(object, &definitions, &maps)?;
+        let fd = load_program(object, access, &definitions, &maps)?;
         let source = maps.fd(map_name::SOURCE);
         sys::bind_map(fd.as_fd(), source)
             .map_err(|error| ObjectError::Map { map: map_name::SOURCE, error })?;
@@ -144,6 +190,19 @@ impl Program {
     ///
     /// The first one's.
     pub fn load_all(jobs: &[(&Compiled, Link)]) -> Result<Vec<Self>, ObjectError> {
+        Self::load_in_parallel(jobs).map_err(|error| {
+            let refused = error.io_error().and_then(io::Error::raw_os_error) == Some(libc::EPERM);
+            match kernel::locked_memory_limit() {
+                Some(limit) if refused && kernel::missing_capabilities().is_empty() => {
+                    let needed = jobs.iter().map(|(compiled, _)| locked_memory(compiled)).sum();
+                    ObjectError::Locked { limit, needed }
+                }
+                _ => error,
+            }
+        })
+    }
+
+    fn load_in_parallel(jobs: &[(&Compiled, Link)]) -> Result<Vec<Self>, ObjectError> {
         let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let mut programs = Vec::with_capacity(jobs.len());
         for jobs in jobs.chunks(threads) {
@@ -220,16 +279,7 @@ impl Maps {
             let definition = definitions
                 .get_mut(name)
                 .ok_or_else(|| ObjectError::Object(format!("it has no map {name}")))?;
-            let entries = match name {
-                map_name::NODES => tables.nodes.len() * NODE_ENTRIES,
-                map_name::ROWS => tables.rows.len(),
-                map_name::RULES | map_name::RULE_COUNTERS => tables.rules.len(),
-                map_name::SOURCE => source.len(),
-                _ => definition.max_entries() as usize,
-            };
-            // The compiler keeps all of them far below 2^32. There are no maps of none, such as the
-            // nodes of rules that match every address and port would be.
-            definition.set_max_entries(entries.max(1) as u32);
+            definition.set_max_entries(entries(name, definition, compiled));
             if is_known(name, definition)
                 && let aya_obj::Map::Legacy(map) = definition
             {
@@ -284,6 +334,42 @@ fn is_known(name: &str, definition: &aya_obj::Map) -> bool {
     matches!(name, map_name::CONFIG | map_name::RULES) && definition.max_entries() == 1
 }
 
+/// How many entries the map of this name has for these rules.
+fn entries(name: &str, definition: &aya_obj::Map, compiled: &Compiled) -> u32 {
+    let tables = &compiled.tables;
+    let entries = match name {
+        map_name::NODES => tables.nodes.len() * NODE_ENTRIES,
+        map_name::ROWS => tables.rows.len(),
+        map_name::RULES | map_name::RULE_COUNTERS => tables.rules.len(),
+        map_name::SOURCE => chunks(&compiled.ruleset.to_string()).len(),
+        _ => definition.max_entries() as usize,
+    };
+    // The compiler keeps all of them far below 2^32. There are no maps of none, such as the nodes of
+    // rules that match every address and port would be.
+    entries.max(1) as u32
+}
+
+/// Bytes that Linux before 5.11 charges to RLIMIT_MEMLOCK for a program with its maps, and some more:
+/// `array_map_alloc` in kernel/bpf/arraymap.c, `bpf_prog_charge_memlock` in kernel/bpf/syscall.c.
+fn locked_memory(compiled: &Compiled) -> u64 {
+    const PAGE: u64 = 4096;
+    /// `struct bpf_array` and `struct bpf_prog`, each rounded up.
+    const HEADER: u64 = 512;
+    let Ok(object) = parse() else { return 0 };
+    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    let maps = object.maps.iter().map(|(name, definition)| {
+        // Rounded up so that no index read ahead of its check is outside.
+        let entries = u64::from(entries(name, definition, compiled).next_power_of_two());
+        let value = u64::from(definition.value_size()).next_multiple_of(8);
+        let per_cpu = definition.map_type() == BPF_MAP_TYPE_PERCPU_ARRAY as u32;
+        HEADER + entries * if per_cpu { 8 + value * cpus } else { value }
+    });
+    // The verifier adds instructions: some for each map lookup and each barrier.
+    let longest = object.functions.values().map(|function| function.instructions.len()).max();
+    let program = HEADER + longest.unwrap_or_default() as u64 * size_of::<bpf_insn>() as u64 * 2;
+    maps.chain([program]).map(|bytes| bytes.next_multiple_of(PAGE)).sum()
+}
+
 fn chunks(text: &str) -> Vec<SourceChunk> {
     const LEN: usize = size_of::<SourceChunk>();
     text.as_bytes()
@@ -296,8 +382,21 @@ fn chunks(text: &str) -> Vec<SourceChunk> {
         .collect()
 }
 
+fn parse() -> Result<Object, ObjectError> {
+    Object::parse(OBJECT).map_err(|error| ObjectError::Object(error.to_string()))
+}
+
+/// Instructions and license of the program of this name.
+fn program<'a>(object: &'a Object, name: &str) -> Result<(&'a [bpf_insn], &'a CStr), ObjectError> {
+    let missing = || ObjectError::Object(format!("it has no program {name}"));
+    let program = object.programs.get(name).ok_or_else(missing)?;
+    let function = object.functions.get(&program.function_key()).ok_or_else(missing)?;
+    Ok((&function.instructions, &program.license))
+}
+
 fn load_program(
     mut object: Object,
+    access: Option<Access>,
     definitions: &Definitions,
     maps: &Maps,
 ) -> Result<OwnedFd, ObjectError> {
@@ -308,15 +407,10 @@ fn load_program(
     object.relocate_maps(fds, &text_sections).map_err(|e| damaged(&e))?;
     object.relocate_calls(&text_sections).map_err(|e| damaged(&e))?;
 
-    let name = abi::program_name();
-    let program = object.programs.get(name).ok_or_else(|| damaged(&"it has no classifier"))?;
-    let function = object
-        .functions
-        .get(&program.function_key())
-        .ok_or_else(|| damaged(&"its classifier has no instructions"))?;
-    let name = CString::new(name).map_err(|e| damaged(&e))?;
-    let load =
-        |log: &mut [u8]| sys::load_classifier(&name, &function.instructions, &program.license, log);
+    let access = access.map_or_else(|| Access::allowed(&object), Ok)?;
+    let (instructions, license) = program(&object, access.program_name())?;
+    // `tc filter show` and bpftool call either form so.
+    let load = |log: &mut [u8]| sys::load_classifier(c"sfunnel", instructions, license, log);
     load(&mut []).or_else(|error| {
         // Once more, for the log. It is long; the end tells.
         let mut log = vec![0; 16 << 20];
@@ -344,5 +438,35 @@ fn io_error(error: aya::maps::MapError) -> io::Error {
         | aya::maps::MapError::IoError(io_error) => io_error,
         aya::maps::MapError::SyscallError(error) => error.io_error,
         other => io::Error::other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// See the table in injector-bpf/src/bpf/verifier.rs.
+    #[test]
+    fn nothing_on_the_stack_is_stored_in_pieces() {
+        const FRAME_POINTER: u8 = 10;
+        let object = parse().unwrap();
+        for name in [program_name::DIRECT, program_name::BY_HELPERS] {
+            let (instructions, _) = program(&object, name).unwrap();
+            let mut slots: BTreeMap<i16, HashSet<(i16, i16)>> = BTreeMap::new();
+            for instruction in instructions {
+                // Classes BPF_ST and BPF_STX; sizes BPF_W, BPF_H, BPF_B and BPF_DW.
+                let is_store = matches!(instruction.code & 0x07, 2 | 3);
+                if is_store && instruction.dst_reg() == FRAME_POINTER {
+                    let bytes = [4, 2, 1, 8][usize::from(instruction.code >> 3 & 3)];
+                    let at = instruction.off;
+                    slots.entry(at.div_euclid(8)).or_default().insert((at, bytes));
+                }
+            }
+            assert!(slots.len() > 10, "{name}: {slots:?}");
+            slots.retain(|_, stores| stores.len() > 1);
+            assert!(slots.is_empty(), "{name}: place and bytes of stores: {slots:?}");
+        }
     }
 }

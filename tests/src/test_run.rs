@@ -1,5 +1,6 @@
 //! The program on one packet, through `BPF_PROG_TEST_RUN`.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use abi::{Counter, Reason, map_name};
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya_obj::generated::{bpf_attr, bpf_cmd};
-use loader::object::{Link, Program, Value};
+use loader::object::{Access, Link, Program, Value};
 
 /// `TC_ACT_UNSPEC`: ask the next filter.
 pub const UNSPEC: i32 = -1;
@@ -31,9 +32,11 @@ fn ethernet(packet: &[u8]) -> &'static [u8; 14] {
     }
 }
 
-/// A loaded ruleset that packets can be put through.
+/// A loaded ruleset that packets can be put through, in each form of the program: they must do the
+/// same.
 pub struct Runner {
     program: Program,
+    by_helpers: Program,
 }
 
 /// What became of a packet.
@@ -81,9 +84,11 @@ impl Runner {
     }
 
     fn load(compiled: &ruleset::Compiled, mtu: u32) -> Self {
-        let program = Program::load(compiled, Link { link_header: 14, mtu })
-            .unwrap_or_else(|e| panic!("{e}\nthese tests need CAP_BPF, CAP_NET_ADMIN"));
-        Self { program }
+        let load = |access| {
+            Program::load_with(Some(access), compiled, Link { link_header: 14, mtu })
+                .unwrap_or_else(|e| panic!("{e}\nthese tests need root"))
+        };
+        Self { program: load(Access::Direct), by_helpers: load(Access::ByHelpers) }
     }
 
     /// Runs the program on an IP packet in an Ethernet frame.
@@ -111,13 +116,11 @@ impl Runner {
     pub fn run_summed(&self, packet: &[u8]) -> Outcome {
         const BPF_F_TEST_SKB_CHECKSUM_COMPLETE: u32 = 4;
         let frame = [ethernet(packet), packet].concat();
-        let (outcome, _) = self
-            .command(&frame, Context::default(), 1, BPF_F_TEST_SKB_CHECKSUM_COMPLETE)
-            .unwrap_or_else(|e| match e.raw_os_error() {
-                Some(libc::EBADMSG) => panic!("the card's sum is wrong: {packet:02x?}"),
-                _ => panic!("BPF_PROG_TEST_RUN: {e}; this test needs Linux 6.11"),
-            });
-        outcome
+        let outcome = self.command(&frame, Context::default(), BPF_F_TEST_SKB_CHECKSUM_COMPLETE);
+        outcome.unwrap_or_else(|e| match e.raw_os_error() {
+            Some(libc::EBADMSG) => panic!("the card's sum is wrong: {packet:02x?}"),
+            _ => panic!("BPF_PROG_TEST_RUN: {e}; this test needs Linux 6.11"),
+        })
     }
 
     /// Mean time of one of `repeat` runs on an IP packet, see [`time`].
@@ -126,23 +129,32 @@ impl Runner {
     }
 
     fn try_run(&self, frame: &[u8], context: Context) -> io::Result<Outcome> {
-        self.command(frame, context, 1, 0).map(|(outcome, _)| outcome)
+        self.command(frame, context, 0)
     }
 
-    fn command(
-        &self,
-        frame: &[u8],
-        context: Context,
-        repeat: u32,
-        flags: u32,
-    ) -> io::Result<(Outcome, Duration)> {
-        test_run(self.program.as_fd(), frame, context, repeat, flags)
+    fn command(&self, frame: &[u8], context: Context, flags: u32) -> io::Result<Outcome> {
+        let run = |program: &Program| {
+            test_run(program.as_fd(), frame, context, 1, flags).map(|(outcome, _)| outcome)
+        };
+        let (direct, by_helpers) = (run(&self.program)?, run(&self.by_helpers)?);
+        assert_eq!(direct, by_helpers, "direct and by helpers: {frame:02x?}");
+        Ok(direct)
+    }
+
+    /// A number of both forms, which have seen the same packets.
+    fn of_both<T: PartialEq + fmt::Debug>(&self, number: impl Fn(&Program) -> T) -> T {
+        let (direct, by_helpers) = (number(&self.program), number(&self.by_helpers));
+        assert_eq!(direct, by_helpers, "direct and by helpers");
+        direct
     }
 
     /// How often a rule was not carried out for `reason`.
     pub fn reason(&self, reason: Reason) -> u64 {
-        let map = PerCpuArray::<_, u64>::try_from(self.map(map_name::REASONS)).expect("REASONS");
-        map.get(&(reason as u32), 0).expect("every reason is in the map").iter().sum()
+        self.of_both(|program| {
+            let map = PerCpuArray::<_, u64>::try_from(map(program, map_name::REASONS));
+            let map = map.expect("REASONS");
+            map.get(&(reason as u32), 0).expect("every reason is in the map").iter().sum()
+        })
     }
 
     /// Packets that were not treated as their rule says, for whatever reason.
@@ -152,21 +164,23 @@ impl Runner {
 
     /// What rule `number` was carried out on.
     pub fn rule(&self, number: u32) -> Counter {
-        let map = PerCpuArray::<_, Value<Counter>>::try_from(self.map(map_name::RULE_COUNTERS))
-            .expect("RULE_COUNTERS");
-        let mut all = Counter::default();
-        for Value(counter) in map.get(&number, 0).expect("every rule is in the map").iter() {
-            all.packets += counter.packets;
-            all.bytes += counter.bytes;
-        }
-        all
+        self.of_both(|program| {
+            let map = map(program, map_name::RULE_COUNTERS);
+            let map = PerCpuArray::<_, Value<Counter>>::try_from(map).expect("RULE_COUNTERS");
+            let mut all = Counter::default();
+            for Value(counter) in map.get(&number, 0).expect("every rule is in the map").iter() {
+                all.packets += counter.packets;
+                all.bytes += counter.bytes;
+            }
+            all
+        })
     }
+}
 
-    fn map(&self, name: &str) -> Map {
-        let map = self.program.map(name).expect("the object has it");
-        let fd = map.fd().as_fd().try_clone_to_owned().expect("a descriptor is left");
-        Map::PerCpuArray(MapData::from_fd(fd).expect("it is a map"))
-    }
+fn map(program: &Program, name: &str) -> Map {
+    let map = program.map(name).expect("the object has it");
+    let fd = map.fd().as_fd().try_clone_to_owned().expect("a descriptor is left");
+    Map::PerCpuArray(MapData::from_fd(fd).expect("it is a map"))
 }
 
 /// Mean time of one of `repeat` runs of `program` on an IP packet that it leaves as it is.

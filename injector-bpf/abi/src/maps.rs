@@ -30,9 +30,14 @@ pub mod map_name {
     pub const SOURCE: &str = "SOURCE";
 }
 
-/// Name of the classifier in the BPF object.
-pub const fn program_name() -> &'static str {
-    "sfunnel"
+/// Names of the classifiers in the BPF object.
+pub mod program_name {
+    /// Reads the headers of most packets where they lie.
+    pub const DIRECT: &str = "sfunnel";
+    /// Does the same, but reads all headers by helpers.
+    pub const BY_HELPERS: &str = "sfunnel_helpers";
+    /// Does nothing. A kernel that loads it loads [`DIRECT`] as well.
+    pub const PROBE: &str = "sfunnel_probe";
 }
 
 /// A node of a trie: what follows for each value of the next byte of the key, see [`is_row`].

@@ -3,7 +3,7 @@
 use abi::{Reason, RuleEntry, flag, wire};
 
 use super::checksum::Sum;
-use super::ip::{self, Change};
+use super::ip;
 use super::packet::Packet;
 use super::skb::Skb;
 
@@ -46,7 +46,5 @@ pub fn set_daddr(skb: &Skb, packet: &Packet, daddr: &[u32; 4]) -> Result<(), Rea
             skb.store(at, &check)?;
         }
     }
-    // Length and next header stay as they were written: those of merged packets may both say 0.
-    let change = Change { protocol: None, growth: 0, daddr: Some(daddr) };
-    ip::change(skb, packet.ip.family, packet.ip.l3, &change).map_err(|_| Reason::Dropped)
+    ip::set_daddr(skb, packet.ip.family, packet.ip.l3, daddr).map_err(|_| Reason::Dropped)
 }

@@ -13,11 +13,11 @@
 use abi::{Config, Reason, RuleEntry, wire};
 
 use super::checksum::Sum;
-use super::ip::{self, Change};
+use super::ip;
 use super::mss::Clamp;
 use super::packet::{Packet, is_segment};
 use super::ports::Ports;
-use super::rewrite::{new_daddr, rewrite};
+use super::rewrite::{Rewrite, set_daddr};
 use super::skb::{Done, MAX_SUM, Offset, Plain, Refused, Saved, Skb};
 use super::too_big;
 
@@ -77,18 +77,16 @@ pub fn funnel(skb: &Skb, packet: &Packet, rule: &RuleEntry, config: &Config) -> 
 
     let clamp = Clamp::look(skb, packet, header_len)?;
     let inner = Inner::look(skb, skb.again(packet), rule, clamp)?;
-    rewrite(
-        skb,
-        packet,
-        |packet, l3| {
-            if inner.pending {
-                make_room_unpending(skb, packet, l3, header_len)
-            } else {
-                Ok(skb.adjust_room(header_len as i32)?)
-            }
-        },
-        |packet, l3| write(skb, packet, rule, l3, header_len, &inner),
-    )
+    let rewrite = Rewrite::begin(skb, packet)?;
+    let (packet, l3) = (skb.again(packet), rewrite.l3);
+    let resized = if inner.pending {
+        make_room_unpending(skb, packet, l3, header_len)
+    } else {
+        skb.adjust_room(header_len as i32).map_err(Reason::from)
+    };
+    rewrite.resized(packet, resized)?;
+    let packet = skb.again(packet);
+    rewrite.finish(skb, write(skb, packet, rule, l3, header_len, &inner))
 }
 
 /// What becomes of the packet's own header.
@@ -168,31 +166,39 @@ fn make_room_unpending(
     if padded {
         skb.change_len(behind.0 + cut)?;
     }
-    let first = || -> Done<Saved> {
-        let saved = skb.save(behind, cut)?;
-        skb.adjust_room(-(cut as i32))?;
-        Ok(saved)
-    };
-    let rest = |saved: Saved| -> Done {
-        // Any store will do.
-        let first = skb.load::<u32>(l3)?;
-        skb.store(l3, &first)?;
-        skb.adjust_room((cut + header_len) as i32)?;
-        skb.restore(behind + header_len, &saved)?;
-        if padded {
-            skb.change_len(len + header_len)?;
-        }
-        // If the state belongs to another checksum, within the payload, it is there still.
-        let at = l3 + packet.ip.ip_len + header_len + wire::checksum_offset(packet.ip.protocol);
-        let check = skb.load::<u16>(at)?;
-        match skb.is_checksum_pending(at, check) {
-            Ok(false) => Ok(()),
-            _ => Err(Refused),
-        }
-    };
     let unchanged = if padded { Reason::Dropped } else { Reason::HelperError };
-    let saved = first().map_err(|Refused| unchanged)?;
-    rest(saved).map_err(|Refused| Reason::Dropped)
+    let saved = skb.save(behind, cut).map_err(|Refused| unchanged)?;
+    skb.adjust_room(-(cut as i32)).map_err(|Refused| unchanged)?;
+    let put_back = put_back(skb, l3, behind, &saved, cut, header_len);
+    put_back.map_err(|Refused| Reason::Dropped)?;
+    if padded {
+        skb.change_len(len + header_len).map_err(|Refused| Reason::Dropped)?;
+    }
+    // If the state belongs to another checksum, within the payload, it is there still.
+    let at = l3 + packet.ip.ip_len + header_len + wire::checksum_offset(packet.ip.protocol);
+    let check = skb.load::<u16>(at).map_err(|Refused| Reason::Dropped)?;
+    match skb.is_checksum_pending(at, check) {
+        Ok(false) => Ok(()),
+        _ => Err(Reason::Dropped),
+    }
+}
+
+/// Puts the `cut` bytes that were saved back in their place, which was `behind`, with room for the
+/// funnel header in front of them.
+#[inline(always)]
+fn put_back(
+    skb: &Skb,
+    l3: Offset,
+    behind: Offset,
+    saved: &Saved,
+    cut: u32,
+    header_len: u32,
+) -> Done {
+    // Any store will do.
+    let first = skb.load::<u32>(l3)?;
+    skb.store(l3, &first)?;
+    skb.adjust_room((cut + header_len) as i32)?;
+    skb.restore(behind + header_len, saved)
 }
 
 /// Fills the room that was made at `l3`.
@@ -219,9 +225,8 @@ fn write(
     }
     inner.clamp.store(skb, inner_at)?;
     skb.store(inner_at + wire::checksum_offset(packet.ip.protocol), &inner.check)?;
-    let (daddr, addresses) = new_daddr(packet, rule);
-    let change = Change { protocol: Some(rule.protocol), growth: header_len as i32, daddr };
-    ip::change(skb, packet.ip.family, l3, &change)?;
+    ip::grow(skb, packet.ip.family, l3, header_len as i32, Some(rule.protocol))?;
+    let addresses = set_daddr(skb, packet, rule, l3)?;
 
     let l4_len = packet.l4_len + header_len;
     let inner_sum = !Sum::pseudo_header(Sum::ZERO, packet.ip.protocol, packet.l4_len).fold();

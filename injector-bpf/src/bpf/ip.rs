@@ -21,7 +21,7 @@ pub fn ethertype(family: u32) -> u16 {
 }
 
 /// Bytes of an Ethernet header (IEEE 802.3).
-const ETHERNET: usize = 14;
+pub const ETHERNET: usize = 14;
 
 /// Bytes of source and destination port, with which TCP and UDP headers begin.
 pub const PORTS: usize = size_of::<Ports>();
@@ -250,36 +250,23 @@ fn ipv6_total_len(payload_len: u16) -> u32 {
     }
 }
 
-/// What a rule changes in an IP header.
-pub struct Change<'a> {
-    /// New protocol, or IPv6's next header.
-    pub protocol: Option<u8>,
-    /// By how much the packet has grown, in bytes.
-    pub growth: i32,
-    /// New destination address in network byte order.
-    pub daddr: Option<&'a [u32; 4]>,
-}
-
-/// Changes the header of `family` at `l3`.
+/// Makes the packet under the header of `family` at `l3` longer by `growth` bytes, and names its
+/// `protocol`, or IPv6's next header, anew; `None` leaves that.
 ///
 /// IPv4's checksum is updated by the difference (RFC 1624): a header that arrived broken leaves as
 /// broken.
 #[inline(always)]
-pub fn change(skb: &Skb, family: u32, l3: Offset, change: &Change<'_>) -> Done {
-    let grown = |len: u16| (u16::from_be(len).wrapping_add(change.growth as u16)).to_be();
+pub fn grow(skb: &Skb, family: u32, l3: Offset, growth: i32, protocol: Option<u8>) -> Done {
+    let grown = |len: u16| (u16::from_be(len).wrapping_add(growth as u16)).to_be();
     if family == 0 {
         let mut head = skb.load::<Ipv4Head>(l3)?;
         let total_len = grown(head.total_len);
-        let protocol = change.protocol.unwrap_or(head.protocol);
-        let mut sum = Sum::behind(head.check)
+        let protocol = protocol.unwrap_or(head.protocol);
+        let sum = Sum::behind(head.check)
             .minus(head.total_len)
             .plus(total_len)
             .minus(u16::from(head.protocol).to_be())
             .plus(u16::from(protocol).to_be());
-        if let Some([.., daddr]) = change.daddr {
-            sum = sum.minus32(skb.load::<u32>(l3 + 16)?).plus32(*daddr);
-            skb.store_from(l3 + 16, daddr)?;
-        }
         head.protocol = protocol;
         head.total_len = total_len;
         head.check = sum.checksum();
@@ -287,10 +274,22 @@ pub fn change(skb: &Skb, family: u32, l3: Offset, change: &Change<'_>) -> Done {
     } else {
         let mut head = skb.load::<Ipv6Head>(l3)?;
         head.payload_len = grown(head.payload_len);
-        head.next_header = change.protocol.unwrap_or(head.next_header);
-        if let Some(daddr) = change.daddr {
-            skb.store_from(l3 + 24, daddr)?;
-        }
+        head.next_header = protocol.unwrap_or(head.next_header);
         skb.store(l3, &head)
+    }
+}
+
+/// Sets the destination address, in network byte order, in the header of `family` at `l3`. IPv4's
+/// checksum is updated as [`grow`] does.
+#[inline(always)]
+pub fn set_daddr(skb: &Skb, family: u32, l3: Offset, daddr: &[u32; 4]) -> Done {
+    if family == 0 {
+        let [.., daddr] = daddr;
+        let check = skb.load::<u16>(l3 + 10)?;
+        let sum = Sum::behind(check).minus32(skb.load::<u32>(l3 + 16)?).plus32(*daddr);
+        skb.store(l3 + 10, &sum.checksum())?;
+        skb.store_from(l3 + 16, daddr)
+    } else {
+        skb.store_from(l3 + 24, daddr)
     }
 }

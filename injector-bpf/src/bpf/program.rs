@@ -5,6 +5,8 @@ use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC}
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
+use super::ip::ETHERNET;
+use super::linear::Linear;
 use super::lookup::MapTables;
 use super::skb::Skb;
 use super::{dnat, funnel, maps, quote, translate, unfunnel};
@@ -14,11 +16,31 @@ use super::{dnat, funnel, maps, quote, translate, unfunnel};
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// The classifier. Its name is `abi::program_name()`.
+/// `abi::program_name::DIRECT`.
 #[classifier]
 #[inline(always)]
 pub fn sfunnel(ctx: TcContext) -> i32 {
-    let Some(skb) = Skb::new(&ctx) else { return TC_ACT_UNSPEC };
+    classify(&ctx, true)
+}
+
+/// `abi::program_name::BY_HELPERS`: for kernels on which a program without CAP_PERFMON may not
+/// compare packet pointers (verifier.rs).
+#[classifier]
+#[inline(always)]
+pub fn sfunnel_helpers(ctx: TcContext) -> i32 {
+    classify(&ctx, false)
+}
+
+/// `abi::program_name::PROBE`: compares packet pointers.
+#[classifier]
+pub fn sfunnel_probe(ctx: TcContext) -> i32 {
+    let all = Linear::<ETHERNET>::new(ctx.data(), ctx.data_end());
+    if all.is_some() { TC_ACT_OK } else { TC_ACT_UNSPEC }
+}
+
+#[inline(always)]
+fn classify(ctx: &TcContext, direct: bool) -> i32 {
+    let Some(skb) = Skb::new(ctx, direct) else { return TC_ACT_UNSPEC };
     match try_sfunnel(&skb) {
         Ok(verdict) => verdict,
         Err(reason) => {

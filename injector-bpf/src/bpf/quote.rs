@@ -13,10 +13,10 @@ use abi::{Config, Reason, RuleEntry, action, flag, wire};
 
 use super::checksum::Sum;
 use super::icmp::IcmpError;
-use super::ip::{self, Change};
+use super::ip;
 use super::packet::{Packet, tcp_data_offset};
 use super::ports::Ports;
-use super::rewrite::rewrite;
+use super::rewrite::Rewrite;
 use super::skb::{Done, Offset, Skb};
 
 /// Bytes of the inner TCP or UDP header by which its socket is found.
@@ -53,12 +53,9 @@ fn translate(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reason>
     let check = Check::look(skb, packet, l4, packet.ip.protocol, changed)?;
     let icmp_check = packet.l4() + 2;
     let sum = Sum::behind(skb.load::<u16>(icmp_check)?).add(changed).add(check.changed());
-    let write = || -> Done {
-        skb.store(packet.ip.l3 + l4, &new)?;
-        check.store(skb, packet.ip.l3, 0)?;
-        skb.store(icmp_check, &sum.checksum())
-    };
-    write().map_err(|_| Reason::Dropped)
+    skb.store(packet.ip.l3 + l4, &new).map_err(|_| Reason::Dropped)?;
+    check.store(skb, packet.ip.l3, 0).map_err(|_| Reason::Dropped)?;
+    skb.store(icmp_check, &sum.checksum()).map_err(|_| Reason::Dropped)
 }
 
 /// What becomes of a TCP or UDP checksum in a quote, which may end before it.
@@ -158,25 +155,45 @@ fn unfunnel(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reason> 
         .add(lengths.forget(skb));
     let icmp = IcmpError { check: sum.checksum(), rest: [icmp.rest[0], mtu], ..icmp };
 
-    rewrite(
-        skb,
-        packet,
-        |_, l3| {
-            // All that stands between the IP header's fixed part and the funnel header.
-            let behind = l3 + base_len;
-            let kept = skb.save(behind, outer - base_len)?;
-            skb.adjust_room(-(header_len as i32))?;
-            skb.restore(behind, &kept).map_err(|_| Reason::Dropped)
-        },
-        |packet, l3| {
-            let growth = -(header_len as i32);
-            let own = Change { protocol: None, growth, daddr: None };
-            ip::change(skb, family, l3, &own)?;
-            let quoted = Change { protocol: Some(rule.protocol), growth, daddr: None };
-            ip::change(skb, family, l3 + packet.quote, &quoted)?;
-            skb.store(l3 + packet.ip.ip_len, &icmp)?;
-            skb.store(l3 + outer, &ports)?;
-            check.store(skb, l3, header_len)
-        },
-    )
+    let rewrite = Rewrite::begin(skb, packet)?;
+    let (packet, l3) = (skb.again(packet), rewrite.l3);
+    let unfunnelled = Unfunnelled { icmp, outer, ports, check, header_len };
+    rewrite.resized(packet, unfunnelled.remove_header(skb, packet, l3))?;
+    let packet = skb.again(packet);
+    rewrite.finish(skb, unfunnelled.write(skb, packet, rule, l3))
+}
+
+/// What an ICMP error says of a packet without its funnel header.
+struct Unfunnelled {
+    icmp: IcmpError,
+    /// Bytes from the frame's IP header to the funnel header in the quote, and to the packet's own
+    /// afterwards.
+    outer: u32,
+    ports: Ports,
+    check: Check,
+    /// Bytes of the funnel header.
+    header_len: u32,
+}
+
+impl Unfunnelled {
+    /// Takes the funnel header's bytes out behind the IP header at `l3`, and puts back in front of
+    /// the rest all that stands between.
+    #[inline(always)]
+    fn remove_header(&self, skb: &Skb, packet: &Packet, l3: Offset) -> Result<(), Reason> {
+        let base_len = packet.base_len();
+        let behind = l3 + base_len;
+        let kept = skb.save(behind, self.outer - base_len)?;
+        skb.adjust_room(-(self.header_len as i32))?;
+        skb.restore(behind, &kept).map_err(|_| Reason::Dropped)
+    }
+
+    #[inline(always)]
+    fn write(&self, skb: &Skb, packet: &Packet, rule: &RuleEntry, l3: Offset) -> Done {
+        let (family, growth) = (packet.ip.family, -(self.header_len as i32));
+        ip::grow(skb, family, l3, growth, None)?;
+        ip::grow(skb, family, l3 + packet.quote, growth, Some(rule.protocol))?;
+        skb.store(l3 + packet.ip.ip_len, &self.icmp)?;
+        skb.store(l3 + self.outer, &self.ports)?;
+        self.check.store(skb, l3, self.header_len)
+    }
 }

@@ -3,59 +3,67 @@
 use abi::{Reason, RuleEntry, flag};
 
 use super::checksum::Sum;
-use super::ip::ethertype;
+use super::ip::{self, ethertype};
 use super::packet::Packet;
 use super::skb::{Done, Offset, Skb};
-use super::vlan;
+use super::vlan::{self, Lifted};
 
-/// Changes the length of `packet` by `resize`, then fills it in by `write`. Both get the place of
-/// the IP header.
+/// A packet that is about to change its length.
 ///
-/// `resize` tells itself whether a failure left the packet as it was. After it the packet is no
-/// longer what anybody sent, so a failure of `write` drops it.
-#[inline(always)]
-pub fn rewrite(
-    skb: &Skb,
-    packet: &Packet,
-    resize: impl FnOnce(&Packet, Offset) -> Result<(), Reason>,
-    write: impl FnOnce(&Packet, Offset) -> Done,
-) -> Result<(), Reason> {
-    let (tag, l3) = vlan::lift(skb, packet.ip.tags, packet.ip.l3)?;
-    let packet = skb.again(packet);
-    let ethertype = ethertype(packet.ip.family);
-    let agreed = if skb.agrees(ethertype, packet.ip.first) {
-        resize(packet, l3)
-    } else {
-        Err(Reason::HelperError)
-    };
-    match agreed {
-        Ok(()) => {}
-        // Without its tag the packet is not what it was.
-        Err(Reason::HelperError) if !packet.ip.tags.is_empty() => return Err(Reason::Dropped),
-        Err(reason) => return Err(reason),
-    }
-    let packet = skb.again(packet);
-    if write(packet, l3).and_then(|()| tag.put_back(skb)).is_err() {
-        return Err(Reason::Dropped);
-    }
-    skb.set_hash_invalid();
-    Ok(())
+/// ```text
+/// begin     nothing is changed, but for a VLAN tag that is taken off for the time
+/// resized   the length is changed, or the packet is as it was
+/// finish    the new bytes are filled in; a failure drops what nobody has sent
+/// ```
+pub struct Rewrite {
+    tag: Lifted,
+    /// Where the IP header is until `finish`.
+    pub l3: Offset,
 }
 
-/// The destination address that `rule` sets, if it does, in network byte order; and the sum of both
+impl Rewrite {
+    /// Makes sure that the kernel's helpers will change the packet in the right place.
+    #[inline(always)]
+    pub fn begin(skb: &Skb, packet: &Packet) -> Result<Self, Reason> {
+        let (tag, l3) = vlan::lift(skb, packet.ip.tags, packet.ip.l3)?;
+        let packet = skb.again(packet);
+        let rewrite = Self { tag, l3 };
+        if !skb.agrees(ethertype(packet.ip.family), packet.ip.first) {
+            rewrite.resized(packet, Err(Reason::HelperError))?;
+        }
+        Ok(rewrite)
+    }
+
+    /// What a failure to change the length means: `result` tells itself whether it has left the
+    /// packet as it was, but for the tag.
+    #[inline(always)]
+    pub fn resized(&self, packet: &Packet, result: Result<(), Reason>) -> Result<(), Reason> {
+        match result {
+            // Without its tag the packet is not what it was.
+            Err(Reason::HelperError) if !packet.ip.tags.is_empty() => Err(Reason::Dropped),
+            result => result,
+        }
+    }
+
+    /// Puts the tag back, once the new bytes are written.
+    #[inline(always)]
+    pub fn finish(self, skb: &Skb, written: Done) -> Result<(), Reason> {
+        if written.is_err() || self.tag.put_back(skb).is_err() {
+            return Err(Reason::Dropped);
+        }
+        skb.set_hash_invalid();
+        Ok(())
+    }
+}
+
+/// Sets the destination address in the header at `l3` if `rule` has one. Returns the sum of both
 /// addresses that the packet then has.
 #[inline(always)]
-pub fn new_daddr<'a>(packet: &Packet, rule: &'a RuleEntry) -> (Option<&'a [u32; 4]>, Sum) {
+pub fn set_daddr(skb: &Skb, packet: &Packet, rule: &RuleEntry, l3: Offset) -> Done<Sum> {
+    let sum = packet.ip.addresses.sum();
     if rule.flags & flag::DNAT == 0 {
-        return (None, packet.ip.addresses.sum());
+        return Ok(sum);
     }
-    (
-        Some(&rule.dnat),
-        packet
-            .ip
-            .addresses
-            .sum()
-            .subtract(Sum::address(&packet.ip.addresses.daddr))
-            .add(Sum::address(&rule.dnat)),
-    )
+    ip::set_daddr(skb, packet.ip.family, l3, &rule.dnat)?;
+    Ok(sum.subtract(Sum::address(&packet.ip.addresses.daddr)).add(Sum::address(&rule.dnat)))
 }

@@ -19,6 +19,7 @@ use super::ip::IpHeader;
 use super::linear::Linear;
 use super::maps::{CHUNK, HEADER, SCRATCH, Scratch};
 use super::packet::Packet;
+use super::verifier::{call_with_len, helper, visible, write_in_words};
 
 /// Bytes that are summed up of one packet, at the most: more than any network card sends in one
 /// frame. Each chunk of them costs time whenever the verifier looks at the program.
@@ -71,12 +72,14 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 pub struct Skb {
     ctx: *mut __sk_buff,
     scratch: *mut Scratch,
+    /// Whether packet pointers may be compared. A constant wherever it is asked for.
+    direct: bool,
 }
 
 impl Skb {
     #[inline(always)]
-    pub fn new(ctx: &TcContext) -> Option<Self> {
-        Some(Self { ctx: ctx.skb.skb, scratch: SCRATCH.get_ptr_mut(0)? })
+    pub fn new(ctx: &TcContext, direct: bool) -> Option<Self> {
+        Some(Self { ctx: ctx.skb.skb, scratch: SCRATCH.get_ptr_mut(0)?, direct })
     }
 
     #[inline(always)]
@@ -129,9 +132,12 @@ impl Skb {
         self.ctx().len
     }
 
-    /// The frame's first `LEN` bytes, if the kernel holds them in one piece.
+    /// The frame's first `LEN` bytes, if the kernel holds them in one piece and the program may look.
     #[inline(always)]
     pub fn linear<const LEN: usize>(&self) -> Option<Linear<LEN>> {
+        if !self.direct {
+            return None;
+        }
         Linear::new(self.ctx().data as usize, self.ctx().data_end as usize)
     }
 
@@ -226,7 +232,7 @@ impl Skb {
         let from = self.header::<T>();
         // SAFETY: a T fits, and has its size in bytes.
         unsafe {
-            from.write(*value);
+            write_in_words(from, value);
             self.store_bytes(at, from.cast_const().cast(), size_of::<T>() as u32, flags)
         }
     }
@@ -248,24 +254,38 @@ impl Skb {
         done(unsafe { helpers::bpf_skb_store_bytes(self.ctx, at.0, from, len, flags.into()) })
     }
 
-    /// Copies `len` bytes to the scratch. The verifier wants to see that they fit.
+    /// Copies `len` bytes to the scratch: at least one, at most a chunk.
     #[inline(always)]
     pub fn save(&self, at: Offset, len: u32) -> Done<Saved> {
-        let len = bounded(len)?;
-        let chunk = self.chunk();
-        // SAFETY: `bounded` keeps `len` within the scratch.
+        if !(1..=CHUNK as u32).contains(&len) {
+            return Err(Refused);
+        }
+        // SAFETY: the chunk has room for so many bytes.
         done(unsafe {
-            helpers::bpf_skb_load_bytes(self.ctx.cast(), at.0, chunk.cast(), len as u32)
+            call_with_len::<{ helper::SKB_LOAD_BYTES }, 1>(
+                self.ctx.cast(),
+                at.0.into(),
+                self.chunk().cast(),
+                len,
+                0,
+            )
         })?;
-        Ok(Saved { len: len as u32 })
+        Ok(Saved { len })
     }
 
     /// Writes back what was saved last.
     #[inline(always)]
     pub fn restore(&self, at: Offset, saved: &Saved) -> Done {
-        let len = bounded(saved.len)? as u32;
-        // SAFETY: `bounded` keeps `len` within the scratch.
-        unsafe { self.store_bytes(at, self.chunk().cast_const().cast(), len, BPF_F_RECOMPUTE_CSUM) }
+        // SAFETY: the chunk has so many bytes.
+        done(unsafe {
+            call_with_len::<{ helper::SKB_STORE_BYTES }, 1>(
+                self.ctx.cast(),
+                at.0.into(),
+                self.chunk().cast(),
+                saved.len,
+                BPF_F_RECOMPUTE_CSUM.into(),
+            )
+        })
     }
 
     /// Sum of `len` bytes from `at`: at least four, at most [`MAX_SUM`].
@@ -292,7 +312,7 @@ impl Skb {
                         break 'chunks;
                     }
                     // SAFETY: a chunk.
-                    sum = unsafe { self.sum_chunk(at, CHUNK as u64, sum)? };
+                    sum = unsafe { self.sum_chunk(at, CHUNK as u32, sum)? };
                     at = at + CHUNK as u32;
                     left -= CHUNK as u64;
                 })
@@ -303,7 +323,7 @@ impl Skb {
         if left >= CHUNK as u64 {
             return Err(Refused);
         }
-        let words = left & !3;
+        let words = left as u32 & !3;
         if words > 0 {
             // SAFETY: less than a chunk.
             sum = unsafe { self.sum_chunk(at, words, sum)? };
@@ -317,11 +337,13 @@ impl Skb {
         Ok(sum)
     }
 
-    /// Sum of `len` bytes from `at`: a multiple of four, at most a chunk.
+    /// Sum of `len` bytes from `at`: a multiple of four, at least four, at most a chunk.
     #[inline(always)]
     pub fn sum_header(&self, at: Offset, len: u32) -> Done<Sum> {
-        let len = bounded(len)?;
-        // SAFETY: by the contract, and `bounded` keeps it within a chunk.
+        if !(4..=CHUNK as u32).contains(&len) {
+            return Err(Refused);
+        }
+        // SAFETY: by the contract, and as was tested.
         unsafe { self.sum_chunk(at, len, 0).map(Sum::from_words) }
     }
 
@@ -329,14 +351,15 @@ impl Skb {
     ///
     /// # Safety
     ///
-    /// `len` is a multiple of four and at most a chunk.
+    /// `len` is a multiple of four, at least four and at most a chunk.
     #[inline(always)]
-    unsafe fn sum_chunk(&self, at: Offset, len: u64, sum: u32) -> Done<u32> {
-        let (len, chunk) = (len as u32, self.chunk());
-        // SAFETY: by the contract.
+    unsafe fn sum_chunk(&self, at: Offset, len: u32, sum: u32) -> Done<u32> {
+        let chunk = self.chunk().cast();
+        // SAFETY: the chunk has room for so many bytes, and has them then.
         let sum = unsafe {
-            done(helpers::bpf_skb_load_bytes(self.ctx.cast(), at.0, chunk.cast(), len))?;
-            helpers::bpf_csum_diff(ptr::null_mut(), 0, chunk.cast(), len, sum)
+            let (ctx, at) = (self.ctx.cast(), at.0.into());
+            done(call_with_len::<{ helper::SKB_LOAD_BYTES }, 4>(ctx, at, chunk, len, 0))?;
+            call_with_len::<{ helper::CSUM_DIFF }, 4>(ptr::null_mut(), 0, chunk, len, sum.into())
         };
         if sum < 0 { Err(Refused) } else { Ok(sum as u32) }
     }
@@ -441,15 +464,12 @@ impl Skb {
     pub fn is_checksum_pending(&self, at: Offset, check: u16) -> Result<bool, Reason> {
         // SAFETY: the context is valid.
         done(unsafe { helpers::bpf_l4_csum_replace(self.ctx, at.0, 0, 1, 2) })?;
-        let pending = || -> Done<bool> {
-            if self.load::<u16>(at)? == check {
-                return Ok(true);
-            }
-            // Without BPF_F_RECOMPUTE_CSUM: the helper above did not touch the card's sum either.
-            self.store_summed(at, &check)?;
-            Ok(false)
-        };
-        pending().map_err(|Refused| Reason::Dropped)
+        if self.load::<u16>(at).map_err(|Refused| Reason::Dropped)? == check {
+            return Ok(true);
+        }
+        // Without BPF_F_RECOMPUTE_CSUM: the helper above did not touch the card's sum either.
+        self.store_summed(at, &check).map_err(|Refused| Reason::Dropped)?;
+        Ok(false)
     }
 }
 
@@ -461,25 +481,4 @@ pub struct Saved {
 #[inline(always)]
 fn done(rc: impl Into<i64>) -> Done {
     if rc.into() < 0 { Err(Refused) } else { Ok(()) }
-}
-
-/// `len`, if it lies between 1 and CHUNK.
-#[inline(always)]
-fn bounded(len: u32) -> Done<u64> {
-    let len = visible(len);
-    if len == 0 || len > CHUNK as u64 {
-        return Err(Refused);
-    }
-    Ok(len)
-}
-
-/// `value` in the register that it is tested and used in, so that the verifier sees the test bear
-/// on the use. The compiler would test one copy and use another, or drop the test where it knows
-/// better.
-#[inline(always)]
-fn visible(value: u32) -> u64 {
-    let mut value = u64::from(value);
-    // SAFETY: no instruction at all.
-    unsafe { core::arch::asm!("/* {0} */", inout(reg) value, options(pure, nomem, nostack)) };
-    value
 }

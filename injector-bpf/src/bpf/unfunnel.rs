@@ -11,10 +11,10 @@
 use abi::{Reason, RuleEntry, wire};
 
 use super::checksum::Sum;
-use super::ip::{self, Change};
+use super::ip;
 use super::packet::{Packet, is_segment, tcp_data_offset};
 use super::ports::Ports;
-use super::rewrite::{new_daddr, rewrite};
+use super::rewrite::{Rewrite, set_daddr};
 use super::skb::{Done, Offset, Refused, Skb};
 
 /// Carries out an `unfunnel` rule.
@@ -26,12 +26,11 @@ pub fn unfunnel(skb: &Skb, packet: &Packet, rule: &RuleEntry) -> Result<(), Reas
     }
     let header_len = wire::header_len(skb.again(packet).ip.protocol);
 
-    rewrite(
-        skb,
-        packet,
-        |packet, l3| remove(skb, packet, l3, header_len),
-        |packet, l3| write(skb, packet, rule, l3, header_len),
-    )
+    let rewrite = Rewrite::begin(skb, packet)?;
+    let (packet, l3) = (skb.again(packet), rewrite.l3);
+    rewrite.resized(packet, remove(skb, packet, l3, header_len))?;
+    let packet = skb.again(packet);
+    rewrite.finish(skb, write(skb, packet, rule, l3, header_len))
 }
 
 /// Whether the packet can be a funnelled one: a header of the funnel's size, and behind it a header
@@ -79,9 +78,8 @@ fn remove(skb: &Skb, packet: &Packet, l3: Offset, header_len: u32) -> Result<(),
 
 #[inline(always)]
 fn write(skb: &Skb, packet: &Packet, rule: &RuleEntry, l3: Offset, header_len: u32) -> Done {
-    let (daddr, addresses) = new_daddr(packet, rule);
-    let change = Change { protocol: Some(rule.protocol), growth: -(header_len as i32), daddr };
-    ip::change(skb, packet.ip.family, l3, &change)?;
+    ip::grow(skb, packet.ip.family, l3, -(header_len as i32), Some(rule.protocol))?;
+    let addresses = set_daddr(skb, packet, rule, l3)?;
 
     let l4 = l3 + packet.ip.ip_len;
     let mut changed = Sum::ZERO;

@@ -2,9 +2,10 @@
 
 use std::io;
 
+use crate::kernel::advice;
 use crate::lock::LockError;
 use crate::netlink::Hook;
-use crate::object::{ObjectError, hint};
+use crate::object::ObjectError;
 use crate::ours::Subject;
 
 /// Why nothing was attached.
@@ -36,7 +37,7 @@ pub enum AttachError {
     /// Another qdisc, such as the older `ingress`.
     #[error(
         "{interface}: can't add the clsact qdisc: {error}{}{}",
-        hint(.error), qdisc_hint(.interface, .error)
+        advice(.error), qdisc_hint(.interface, .error)
     )]
     Qdisc {
         /// The interface.
@@ -63,7 +64,7 @@ pub enum AttachError {
     /// The filter.
     #[error(
         "{interface} {hook}: can't attach the program: {error}{}{}",
-        hint(.error), filter_hint(.interface, .error)
+        advice(.error), filter_hint(.interface, .error)
     )]
     Filter {
         /// The interface.
@@ -74,7 +75,7 @@ pub enum AttachError {
         error: io::Error,
     },
     /// A filter could not be removed.
-    #[error("{interface} {hook}: can't remove the filter: {error}{}", hint(.error))]
+    #[error("{interface} {hook}: can't remove the filter: {error}{}", advice(.error))]
     Remove {
         /// The interface.
         interface: String,

@@ -282,11 +282,15 @@ fn the_reason_stands_behind_the_verifiers_log() {
     let error = io::Error::from_raw_os_error(libc::E2BIG);
     let log = "493: (bf) r3 = r1\nBPF program is too large.".to_owned();
     let failure = Failure::Attach(AttachError::Object(ObjectError::Program { error, log }));
+    let uname = nix::sys::utsname::uname().expect("the kernel has a name");
     assert_eq!(
         failure.to_string(),
-        "sfunnel-loader: the verifier's log ends so:\n\
-         493: (bf) r3 = r1\n\
-         BPF program is too large.\n\
-         the kernel refuses the BPF program: Argument list too long (os error 7)"
+        format!(
+            "sfunnel-loader: the verifier's log ends so:\n\
+             493: (bf) r3 = r1\n\
+             BPF program is too large.\n\
+             Linux {} refuses the BPF program: Argument list too long (os error 7)",
+            uname.release().display()
+        )
     );
 }
