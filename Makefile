@@ -1,9 +1,17 @@
 # The named recipes that a person and CI run alike. `make help` lists them.
 
 # Static binaries with the C library of the host: no other target has to be installed.
+# ARCH (amd64 or arm64) names another architecture to compile for.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
-RELEASE := target/$(HOST)/release
+TARGET_amd64 := x86_64-unknown-linux-gnu
+TARGET_arm64 := aarch64-unknown-linux-gnu
+TARGET := $(if $(ARCH),$(or $(TARGET_$(ARCH)),$(error ARCH=$(ARCH): amd64 or arm64)),$(HOST))
+RELEASE := target/$(TARGET)/release
+ifeq ($(TARGET),$(HOST))
 BUILD_RELEASE := RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target $(HOST)
+else
+BUILD_RELEASE := tests/cross.sh $(ARCH) cargo build --locked --release
+endif
 
 FUZZ_SECONDS ?= 600
 
@@ -31,19 +39,15 @@ help: ## This list
 setup: ## Install what is missing (apt, cargo), and say what
 	@tests/setup.sh
 
-release: release-loader release-webhook release-example ## Static binaries
+release: release-loader release-webhook release-example ## Static binaries; ARCH=arm64 for another machine
 
-release-loader: setup
-	$(BUILD_RELEASE) --package loader
-	@ls -l $(RELEASE)/sfunnel-loader
+release-loader: setup # The others know no BPF, and need none of its tools
 
-release-webhook: # Knows no BPF, and needs none of its tools
-	$(BUILD_RELEASE) --package webhook
-	@ls -l $(RELEASE)/sfunnel-webhook
-
-release-example:
-	$(BUILD_RELEASE) --package example
-	@ls -l $(RELEASE)/sfunnel-example
+# DESTDIR=folder for a copy in a place that does not depend on the architecture.
+release-loader release-webhook release-example: release-%:
+	$(BUILD_RELEASE) --package $*
+	@ls -l $(RELEASE)/sfunnel-$*
+	$(if $(DESTDIR),cp $(RELEASE)/sfunnel-$* $(DESTDIR))
 
 # BUILD_IMAGE=docker.io/library/rust:1-bookworm for a base from a registry.
 images: ## The container images, as archives in target/images

@@ -9,6 +9,8 @@
 #   tests/setup.sh machine  the kernel's modules for `make cluster`, before anything that takes long
 #   tests/setup.sh images   and for `make images`
 #   tests/setup.sh checks   and for `make manifests-check`
+#   tests/setup.sh cross ARCH   for tests/cross.sh: prints the environment in which cargo compiles for amd64
+#                               or arm64
 #
 # Debian's packages come by apt-get, bpf-linker by cargo. What takes long to build is kept, under its
 # version, in $SFUNNEL_CACHE (by default ~/.cache/sfunnel).
@@ -23,6 +25,8 @@ llvm=22
 
 # shellcheck source=tests/go.sh
 . "$here/go.sh"
+# shellcheck source=tests/apt.sh
+. "$here/apt.sh"
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
@@ -50,13 +54,17 @@ packages() {
         fail "apt-get could not install them without removing others; see what it says above"
 }
 
+# `has_library RUSTC NAME TARGET`: whether a compiler has the library, `core` or `std`, for a target.
+has_library() {
+    local libdir
+    libdir=$("$1" --print target-libdir --target "$3" 2>/dev/null) && ls "$libdir/lib$2"-*.rlib >/dev/null 2>&1
+}
+
 # Whether something here compiles for the BPF target already.
 has_bpf_compiler() {
-    local rustc libdir
+    local rustc
     for rustc in ${SFUNNEL_BPF_RUSTC:-} /usr/bin/rustc; do
-        [ -x "$rustc" ] || continue
-        libdir=$("$rustc" --print target-libdir --target bpfel-unknown-none 2>/dev/null) || continue
-        ls "$libdir"/libcore-*.rlib >/dev/null 2>&1 && return 0
+        ! has_library "$rustc" core bpfel-unknown-none || return 0
     done
     command -v rustup >/dev/null &&
         [ -d "$(rustup run nightly rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library/core" ]
@@ -82,6 +90,47 @@ bpf_toolchain() {
     packages libllvm$llvm
     "$prefix/bin/bpf-linker" --version >/dev/null ||
         fail "$prefix/bin/bpf-linker does not run; remove $prefix and try again"
+}
+
+# The standard library for another architecture. It can't be installed: that would add the architecture to
+# what this machine's dpkg and apt know.
+fetch_std() {
+    local arch=$1 version=$2 new=$3 suite
+    suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)-security
+    apt_update "$arch" "$suite"
+    apt_download "$arch" "$suite" "$new" "libstd-rust-web-dev=$version" ||
+        fail "$suite has another rustc-web than $version: upgrade it (apt-get install rustc-web cargo-web)"
+    dpkg -x "$new"/*.deb "$new"
+    rm "$new"/*.deb
+}
+
+# What compiles for an architecture. Prints the environment for cargo.
+cross_toolchain() {
+    local arch=$1 cpu target prefix flags='-C target-feature=+crt-static' version std
+    case $arch in
+        amd64) cpu=x86_64 ;;
+        arm64) cpu=aarch64 ;;
+        *) fail "unknown architecture: $arch; amd64 or arm64" ;;
+    esac
+    target=$cpu-unknown-linux-gnu
+    prefix=${target^^}
+    prefix=CARGO_TARGET_${prefix//-/_}
+    if [ "$(rustc -vV | sed -n 's/^host: //p')" != "$target" ]; then
+        packages "gcc-${cpu/_/-}-linux-gnu" "libc6-dev-$arch-cross"
+        echo "${prefix}_LINKER=$cpu-linux-gnu-gcc"
+    fi
+    if ! has_library rustc std "$target"; then
+        packages rustc-web cargo-web
+        echo RUSTC=/usr/bin/rustc
+        if ! has_library /usr/bin/rustc std "$target"; then
+            version=$(dpkg-query -W -f='${Version}' rustc-web)
+            std=$cache/rust-std-$arch-$version
+            make_once "$std" fetch_std "$arch" "$version"
+            flags+=" --sysroot $std/usr"
+        fi
+    fi
+    echo "${prefix}_RUSTFLAGS=$flags"
+    echo "CARGO_BUILD_TARGET=$target"
 }
 
 # `module NAME COMMAND...` loads a module of the kernel, after which the command succeeds.
@@ -124,10 +173,12 @@ command -v cargo >/dev/null ||
 minor=$(rustc --version | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')
 [ "${minor:-0}" -ge 91 ] || fail "$(rustc --version) is too old; Rust 1.91 or later is needed"
 packages gcc libc6-dev iproute2 nftables util-linux
-bpf_toolchain
+# The webhook is cross-compiled without the tools for BPF.
+[ "${1:-}" = cross ] || bpf_toolchain
 
 case ${1:-} in
     '') ;;
+    cross) cross_toolchain "${2:?amd64 or arm64}" ;;
     lint)
         cargo fmt --version >/dev/null && cargo clippy --version >/dev/null ||
             fail 'rustfmt or clippy is missing: rustup component add rustfmt clippy'
@@ -150,7 +201,7 @@ case ${1:-} in
             cargo install cargo-fuzz --locked --quiet
         fi
         ;;
-    images) packages buildah mmdebstrap mount ;;
+    images) packages buildah mmdebstrap mount qemu-user ;;
     cluster)
         packages runc iptables conntrack busybox-static ethtool mount procps
         use_go
