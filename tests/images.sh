@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the images, without a daemon and without a registry, and leaves them where `ctr images import`
-# and `docker load` take them from: target/images/{webhook,loader,example}.tar. For the tests of use cases,
-# there are nfacctd.tar and the root file system of a router as well.
+# and `docker load` take them from: target/images/{webhook,loader,example}.tar for machines like this one,
+# and {webhook,loader,example}-arm64.tar for those of the other architecture (-amd64.tar on arm64). For the
+# tests of use cases, there are nfacctd.tar and the root file system of a router as well.
 #
 #   BUILD_IMAGE=docker.io/library/rust:1-bookworm   another base of the build stage than the one that
 #                                                   tests/images/base.sh makes of this Debian
@@ -95,9 +96,12 @@ bpf_linker() {
     done
 }
 
-# Fails unless the image is what its users count on: the program alone, static, with its user and labels.
+# Fails unless the image is what its users count on: the program alone, static, with its architecture,
+# user and labels.
 check() {
-    local id=$1 program=$2 user=$3 container root files label
+    local id=$1 arch=$2 program=$3 user=$4 container root files label
+    [ "$(buildah inspect --type image --format '{{.OCIv1.Architecture}}' "$id")" = "$arch" ] ||
+        fail "$program: the image's architecture is not $arch"
     [ "$(buildah inspect --type image --format '{{.OCIv1.Config.User}}' "$id")" = "$user" ] ||
         fail "$program: the image's user is not $user"
     for label in title description licenses source version revision; do
@@ -110,8 +114,10 @@ check() {
     files=$(cd "$root" && find . -type f -o -type l | sort)
     [ "$files" = "./$program" ] || fail "$program: the image has other files: $files"
     # With neither a dynamic linker nor a library around it.
-    chroot --userspec="$user" "$root" "/$program" --version >/dev/null ||
-        fail "$program: does not run in its image"
+    case $arch in
+        "$own_arch") chroot --userspec="$user" "$root" "/$program" --version ;;
+        *) "$emulator" -L "$root" "$root/$program" --version ;;
+    esac >/dev/null || fail "$program: does not run in its image for $arch"
     buildah rm "$container" >/dev/null
 }
 
@@ -143,6 +149,13 @@ prune() {
 
 tests/setup.sh images
 prepare
+
+own_arch=$(buildah info --format '{{.host.arch}}')
+case $own_arch in
+    amd64) other_arch=arm64 emulator=qemu-aarch64 ;;
+    arm64) other_arch=amd64 emulator=qemu-x86_64 ;;
+    *) fail "images are for amd64 and arm64; this machine is $own_arch" ;;
+esac
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)
 revision=$(GIT_OPTIONAL_LOCKS=0 git describe --always --abbrev=40 --exclude '*' --dirty 2>/dev/null) || revision=unknown
@@ -181,13 +194,14 @@ source=$(
 
 # One of our programs, as an archive.
 build_program() {
-    local name=$1 file=$2 user=$3 archive=$4 id
-    id=$(build "$name" "${options[@]}" --file "$file" --timestamp "$date" \
-        --build-arg BUILD_IMAGE="$build_image" --build-arg VERSION="$version" \
-        --build-arg REVISION="$revision" .)
-    ! grep 'setup: apt-get install' "$out/$name.log" >&2 || [ -n "${BUILD_IMAGE:-}" ] ||
+    local name=$1 arch=$2 file=$3 user=$4 archive=$5 id
+    # Debian 12 has a buildah that does not set BUILDPLATFORM, as Docker does.
+    id=$(build "$name-$arch" "${options[@]}" --platform "linux/$arch" --file "$file" --timestamp "$date" \
+        --build-arg BUILDPLATFORM="linux/$own_arch" --build-arg BUILD_IMAGE="$build_image" \
+        --build-arg VERSION="$version" --build-arg REVISION="$revision" .)
+    ! grep 'setup: apt-get' "$out/$name-$arch.log" >&2 || [ -n "${BUILD_IMAGE:-}" ] ||
         fail "$name: tests/images/base.sh lacks packages that tests/setup.sh installs"
-    check "$id" "sfunnel-$name" "$user"
+    check "$id" "$arch" "sfunnel-$name" "$user"
     archive "$id" "sfunnel/$name:$version" "$archive"
 }
 
@@ -239,31 +253,35 @@ packaged_folder() {
 }
 
 too_large=()
-# One image: its Dockerfile, its user, and its limit in megabytes.
+# One image: its architecture, its Dockerfile, its user, and its limit in megabytes.
 image() {
-    local name=$1 file=$2 user=$3 limit=$4 hash archive size start=$SECONDS how
-    hash=$( { printf '%s\n' "$source"; cat "$file"; } | sha256sum)
+    local name=$1 arch=$2 file=$3 user=$4 limit=$5 hash archive size start=$SECONDS how result
+    hash=$( { printf '%s\n' "$source" "$arch"; cat "$file"; } | sha256sum)
     archive=$images/archives/$name-${hash:0:16}.tar
     if [ -s "$archive" ]; then
         how=unchanged
         touch "$archive"
     else
-        build_program "$name" "$file" "$user" "$archive"
+        build_program "$name" "$arch" "$file" "$user" "$archive"
         how="$((SECONDS - start)) s"
     fi
-    prune "$name-*.tar" 8
-    cp "$archive" "$out/$name.tar.new"
-    mv "$out/$name.tar.new" "$out/$name.tar"
+    prune "$name-*.tar" 16
+    result=$out/$name.tar
+    [ "$arch" = "$own_arch" ] || result=$out/$name-$arch.tar
+    cp "$archive" "$result.new"
+    mv "$result.new" "$result"
     size=$(stat -c %s "$archive")
-    table+=$(printf '%-24s %6s MB of %2s MB   %s' \
-        "sfunnel/$name:$version" "$(awk "BEGIN { printf \"%.2f\", $size / 1000000 }")" "$limit" "$how")$'\n'
-    [ "$size" -le $((limit * 1000000)) ] || too_large+=("$name has $size bytes")
+    table+=$(printf '%-24s %-5s %6s MB of %2s MB   %s' \
+        "sfunnel/$name:$version" "$arch" "$(awk "BEGIN { printf \"%.2f\", $size / 1000000 }")" "$limit" "$how")$'\n'
+    [ "$size" -le $((limit * 1000000)) ] || too_large+=("$name has $size bytes for $arch")
 }
 
 table=
-image webhook Dockerfile.webhook 65532:65532 12
-image loader Dockerfile.loader 0:0 4
-image example deploy/examples/echo/Dockerfile 65532:65532 3
+for arch in "$own_arch" "$other_arch"; do
+    image webhook "$arch" Dockerfile.webhook 65532:65532 12
+    image loader "$arch" Dockerfile.loader 0:0 4
+    image example "$arch" deploy/examples/echo/Dockerfile 65532:65532 3
+done
 packaged_image nfacctd deploy/use-cases/nfacctd/collector 1.7.7
 packaged_folder router tests/images/router
 printf '%s' "$table"
