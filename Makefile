@@ -24,7 +24,7 @@ endif
 .DEFAULT_GOAL := help
 # Recipes print for people, and share caches; cargo and go use all cores by themselves.
 .NOTPARALLEL:
-.PHONY: root machine help setup release release-loader release-webhook release-example demo test lint manifests manifests-check bench fuzz images cluster cluster-down
+.PHONY: root machine help setup release release-loader release-webhook release-example demo test kernels lint manifests manifests-check bench fuzz images cluster cluster-down
 
 # First of all, so that nobody waits for a build in vain.
 root:
@@ -61,8 +61,14 @@ demo: root setup ## From an annotation to a packet, on this machine
 
 test: machine setup lint manifests-check images ## Everything
 	@tests/setup.sh cluster
+	@tests/setup.sh kernels
 	cargo build --locked
 	cargo test --locked
+
+# KERNEL=6.1 for one line of tests/kernels/list.txt, KERNEL=newest for the newest that Debian has.
+kernels: root setup images ## Loader, program and traffic on every kernel that we name, under qemu
+	@tests/setup.sh kernels
+	cargo test --locked --test kernels -- --nocapture
 
 lint: ## Format and clippy
 	@tests/setup.sh lint

@@ -9,6 +9,7 @@
 #   tests/setup.sh machine  the kernel's modules for `make cluster`, before anything that takes long
 #   tests/setup.sh images   and for `make images`
 #   tests/setup.sh checks   and for `make manifests-check`
+#   tests/setup.sh kernels  and for `make kernels`
 #   tests/setup.sh cross ARCH   for tests/cross.sh: prints the environment in which cargo compiles for amd64
 #                               or arm64
 #
@@ -206,6 +207,10 @@ case ${1:-} in
         packages runc iptables conntrack busybox-static ethtool mount procps
         use_go
         "$here/cluster/programs.sh" >/dev/null
+        ;;
+    kernels)
+        packages qemu-system-x86 qemu-system-arm cpio kmod mmdebstrap binutils
+        "$here/kernels/fetch.sh" >/dev/null
         ;;
     checks)
         packages jq yq

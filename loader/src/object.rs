@@ -1,5 +1,6 @@
 //! From a compiled ruleset to maps and a program in the kernel.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::io;
@@ -20,6 +21,7 @@ use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY;
 use aya_obj::generated::{BPF_F_RDONLY_PROG, bpf_insn};
 use ruleset::Compiled;
 
+use crate::sys::LogLevel;
 use crate::{kernel, sys};
 
 /// The tc program, made by build.rs.
@@ -112,6 +114,8 @@ pub struct Link {
 pub struct Program {
     fd: OwnedFd,
     maps: HashMap<&'static str, MapData>,
+    /// What it took the verifier.
+    pub effort: Effort,
 }
 
 impl AsFd for Program {
@@ -136,7 +140,8 @@ impl Access {
         static ALLOWED: OnceLock<Access> = OnceLock::new();
         let (instructions, license) = program(object, program_name::PROBE)?;
         Ok(*ALLOWED.get_or_init(|| {
-            match sys::load_classifier(c"sfunnel_probe", instructions, license, &mut []) {
+            let (level, log) = (LogLevel::Summary, &mut [0; SUMMARY]);
+            match sys::load_classifier(c"sfunnel_probe", instructions, license, level, log) {
                 Ok(_) => Self::Direct,
                 // If it is not for the comparison, the program will meet the same.
                 Err(_) => Self::ByHelpers,
@@ -176,11 +181,11 @@ impl Program {
         let mut object = parse()?;
         let mut definitions = mem::take(&mut object.maps);
         let maps = Maps::create(&mut definitions, compiled, link)?;
-        let fd = load_program(object, access, &definitions, &maps)?;
+        let (fd, effort) = load_program(object, access, &definitions, &maps)?;
         let source = maps.fd(map_name::SOURCE);
         sys::bind_map(fd.as_fd(), source)
             .map_err(|error| ObjectError::Map { map: map_name::SOURCE, error })?;
-        Ok(Self { fd, maps: maps.0 })
+        Ok(Self { fd, maps: maps.0, effort })
     }
 
     /// Loads several, in order. Nearly all of the time is the verifier's, which checks one on each
@@ -399,7 +404,7 @@ fn load_program(
     access: Option<Access>,
     definitions: &Definitions,
     maps: &Maps,
-) -> Result<OwnedFd, ObjectError> {
+) -> Result<(OwnedFd, Effort), ObjectError> {
     let damaged = |what: &dyn std::fmt::Display| ObjectError::Object(what.to_string());
     let text_sections: HashSet<usize> =
         object.functions.keys().map(|&(section, _)| section).collect();
@@ -410,25 +415,56 @@ fn load_program(
     let access = access.map_or_else(|| Access::allowed(&object), Ok)?;
     let (instructions, license) = program(&object, access.program_name())?;
     // `tc filter show` and bpftool call either form so.
-    let load = |log: &mut [u8]| sys::load_classifier(c"sfunnel", instructions, license, log);
-    load(&mut []).or_else(|error| {
-        // Once more, for the log. It is long; the end tells.
-        let mut log = vec![0; 16 << 20];
-        let error = match load(&mut log) {
-            Ok(fd) => return Ok(fd),
-            Err(again) if again.raw_os_error() == error.raw_os_error() => again,
-            Err(_) => error,
-        };
-        Err(ObjectError::Program { error, log: tail(&log) })
-    })
+    let load =
+        |level, log: &mut [u8]| sys::load_classifier(c"sfunnel", instructions, license, level, log);
+    let mut log = vec![0; SUMMARY];
+    if let Ok(fd) = load(LogLevel::Summary, &mut log) {
+        return Ok((fd, Effort::read(&lines(&log))));
+    }
+    // Once more, for the log. It is long; the end tells.
+    log.resize(16 << 20, 0);
+    match load(LogLevel::All, &mut log) {
+        Ok(fd) => Ok((fd, Effort::read(&lines(&log)))),
+        Err(error) => Err(ObjectError::Program { error, log: tail(&lines(&log)) }),
+    }
 }
 
-/// The last lines of a NUL-terminated log.
-fn tail(log: &[u8]) -> String {
-    const LINES: usize = 12;
+/// Bytes that are enough for the verifier's summary, and for why it refuses.
+const SUMMARY: usize = 4096;
+
+/// How much the verifier had to do for a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Instructions that it looked at, of the million that it may look at.
+    pub instructions: u64,
+    /// Microseconds that it took.
+    pub microseconds: u64,
+}
+
+impl Effort {
+    /// `print_verification_stats` in kernel/bpf/verifier.c has written it.
+    fn read(log: &str) -> Self {
+        let number = |before: &str| {
+            let (_, rest) = log.rsplit_once(before)?;
+            rest.split(' ').next()?.parse().ok()
+        };
+        Self {
+            instructions: number("processed ").unwrap_or_default(),
+            microseconds: number("verification time ").unwrap_or_default(),
+        }
+    }
+}
+
+/// A NUL-terminated log.
+fn lines(log: &[u8]) -> Cow<'_, str> {
     let end = log.iter().position(|&byte| byte == 0).unwrap_or(log.len());
-    let text = String::from_utf8_lossy(&log[..end]);
-    let lines: Vec<&str> = text.lines().collect();
+    String::from_utf8_lossy(&log[..end])
+}
+
+/// The last lines of a log.
+fn tail(log: &str) -> String {
+    const LINES: usize = 12;
+    let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 

@@ -6,7 +6,16 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_insn, bpf_prog_type};
 
-/// Loads a classifier. `log`, if it has room, takes the verifier's.
+/// How much the verifier writes into its log: `log_level` of BPF_PROG_LOAD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Each instruction that it looks at.
+    All = 1,
+    /// Why it refuses, if it does; and how much it had to do (Linux 5.2, commit 06ee7115b0d1).
+    Summary = 4,
+}
+
+/// Loads a classifier. `log`, of 128 bytes or more, takes the verifier's.
 ///
 /// # Errors
 ///
@@ -16,6 +25,7 @@ pub fn load_classifier(
     name: &CStr,
     instructions: &[bpf_insn],
     license: &CStr,
+    level: LogLevel,
     log: &mut [u8],
 ) -> io::Result<OwnedFd> {
     let mut attr = zeroed();
@@ -25,11 +35,9 @@ pub fn load_classifier(
     load.insn_cnt = len(instructions);
     load.insns = instructions.as_ptr() as u64;
     load.license = license.as_ptr() as u64;
-    if !log.is_empty() {
-        load.log_level = 1;
-        load.log_size = len(log);
-        load.log_buf = log.as_mut_ptr() as u64;
-    }
+    load.log_level = level as u32;
+    load.log_size = len(log);
+    load.log_buf = log.as_mut_ptr() as u64;
     // The last byte stays NUL.
     let room = load.prog_name.len() - 1;
     for (to, &from) in load.prog_name[..room].iter_mut().zip(name.to_bytes()) {

@@ -36,12 +36,29 @@ pub fn example() -> PathBuf {
     PATH.get_or_init(|| built("SFUNNEL_EXAMPLE", "sfunnel-example")).clone()
 }
 
+/// Cargo, as from a shell.
+pub fn cargo() -> Command {
+    without_cargos_variables(Command::new(env!("CARGO")))
+}
+
+/// Takes away what cargo tells the programs that it runs: some crates are built anew where it is
+/// another than the last time, as it is for each package.
+pub fn without_cargos_variables(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
 /// Builds with the profile that this program was built with, into the same directory.
 fn built(variable: &str, binary: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
     }
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = cargo();
     cargo.args(["build", "--quiet", "--manifest-path"]);
     cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
     // All of them: one package alone would get other features of its dependencies, and so be built

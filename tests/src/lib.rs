@@ -13,6 +13,7 @@
 //! netns      networks of namespaces that vanish with their guard
 //! lab        client, router, server, in both families
 //! transfer   bulk data over a connection, hashed at both ends
+//! effort     how much of a thing a test does
 //! link       frames on an interface, with the checksum finished or pending
 //! cluster    a Kubernetes node in namespaces of its own
 //! ```
@@ -22,6 +23,7 @@
 pub mod binary;
 pub mod choices;
 pub mod cluster;
+pub mod effort;
 pub mod injection;
 pub mod lab;
 pub mod link;

@@ -25,3 +25,5 @@ mod refusals;
 mod replace;
 #[path = "loader/show.rs"]
 mod show;
+#[path = "loader/verifier.rs"]
+mod verifier;

@@ -4,6 +4,7 @@ use abi::Reason;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
+use tests::effort::part_of;
 use tests::model::{self, Funnel, TCP, UDP};
 use tests::random::{self, Checksum, PAIRS};
 use tests::test_run::{Context, ETHERNET, ETHERNET6, OK, Runner, UNSPEC};
@@ -11,10 +12,10 @@ use tests::test_run::{Context, ETHERNET, ETHERNET6, OK, Runner, UNSPEC};
 use crate::family::{FAMILIES, Family, name};
 
 /// Packets for each family and pair of protocols.
-const PACKETS: usize = 10_000;
+const PACKETS: u64 = 10_000;
 
 /// Rulesets that they are shared out among.
-const RULESETS: usize = 10;
+const RULESETS: u64 = 10;
 
 /// A funnel's words in a rule, and what they mean.
 fn any_funnel(rng: &mut StdRng, through: u8) -> (String, Funnel) {
@@ -55,12 +56,12 @@ fn funnel_nat_unfunnel_equals_the_model() {
     for Family { name: family, packet, address } in FAMILIES {
         for (inner, through) in PAIRS {
             let (i, t) = (name(inner), name(through));
-            for _ in 0..RULESETS {
+            for _ in 0..part_of(RULESETS) {
                 let (words, header) = any_funnel(&mut rng, through);
                 let push = Runner::new(&format!("{family} {i} actions funnel {words}"));
                 let (words, sport, dport) = any_ports(&mut rng);
                 let pull = Runner::new(&format!("{family} {t} actions unfunnel {i}{words}"));
-                for _ in 0..PACKETS / RULESETS {
+                for _ in 0..part_of(PACKETS / RULESETS) {
                     let missing = inner == UDP && rng.random_bool(0.2);
                     let checksum = if missing { Checksum::Missing } else { Checksum::Right };
                     let len = rng.random_range(0..=1480);
@@ -91,7 +92,7 @@ fn funnel_nat_unfunnel_equals_the_model() {
                     assert_eq!(delivered.packet(), expected.write(), "{i} out of {t}: {routed:?}");
                     assert_eq!(expected.segment.len(), sent.segment.len());
                 }
-                assert_eq!(push.rule(0).packets, (PACKETS / RULESETS) as u64);
+                assert_eq!(push.rule(0).packets, part_of(PACKETS / RULESETS));
                 assert_eq!((push.all_reasons(), pull.all_reasons()), (0, 0));
             }
         }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use abi::Reason;
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use tests::effort::part_of;
 use tests::model::{self, Packet, TCP, UDP};
 use tests::random::{self, Checksum};
 use tests::test_run::{Context, ETHERNET, ETHERNET6, OK, Runner, UNSPEC};
@@ -12,10 +13,10 @@ use tests::test_run::{Context, ETHERNET, ETHERNET6, OK, Runner, UNSPEC};
 use crate::family::{FAMILIES, Family, name};
 
 /// Packets for each family and protocol.
-const PACKETS: usize = 10_000;
+const PACKETS: u64 = 10_000;
 
 /// Rulesets that they are shared out among.
-const RULESETS: usize = 10;
+const RULESETS: u64 = 10;
 
 /// Two ranges of ports of one size.
 fn ranges(rng: &mut StdRng, most: u16) -> (RangeInclusive<u16>, RangeInclusive<u16>) {
@@ -87,11 +88,11 @@ fn there_nat_and_back_equals_the_model() {
     let mut rng = random::rng(30);
     for family in &FAMILIES {
         for protocol in [TCP, UDP] {
-            for _ in 0..RULESETS {
+            for _ in 0..part_of(RULESETS) {
                 let pair = any_pair(&mut rng, family.name, protocol);
                 let (there, back) = (Runner::new(&pair.there), Runner::new(&pair.back));
                 let (sport, dport) = pair.by;
-                for _ in 0..PACKETS / RULESETS {
+                for _ in 0..part_of(PACKETS / RULESETS) {
                     let sent = pair.packet(&mut rng, family, protocol);
                     let expected = model::translate(&sent, sport, dport);
                     let translated = there.run(&sent.write());
@@ -104,7 +105,7 @@ fn there_nat_and_back_equals_the_model() {
                     let expected = model::nat(&sent, saddr, daddr);
                     assert_eq!(delivered.packet(), expected.write(), "{}", pair.back);
                 }
-                assert_eq!(there.rule(0).packets, (PACKETS / RULESETS) as u64);
+                assert_eq!(there.rule(0).packets, part_of(PACKETS / RULESETS));
                 assert_eq!((there.all_reasons(), back.all_reasons()), (0, 0));
             }
         }

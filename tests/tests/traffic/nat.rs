@@ -7,6 +7,7 @@ use abi::Family;
 use anyhow::{Context as _, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
+use tests::effort::part_of;
 use tests::lab::{FAMILIES, Lab, address};
 use tests::transfer::{Connection, Direction, PATIENCE, listen, transfer};
 
@@ -51,10 +52,11 @@ fn connections(mode: Mode, family: Family) -> Result<()> {
     let to = SocketAddr::new(net.server, FUNNEL_PORT);
     let direct = Connection::open(&net.lab.client, to, &direct)?;
     let funnelled = net.connect(&net.listen()?)?;
+    let len = part_of(LEN);
     let both_ways = |connection: &Connection, seed| -> Result<()> {
         for direction in Direction::BOTH {
-            let transfer = transfer(connection.ends(direction), seed, |sent| sent < LEN)?;
-            ensure!(transfer.bytes == LEN, "{transfer:?}");
+            let transfer = transfer(connection.ends(direction), seed, |sent| sent < len)?;
+            ensure!(transfer.bytes >= len, "{transfer:?}");
         }
         Ok(())
     };
@@ -63,13 +65,13 @@ fn connections(mode: Mode, family: Family) -> Result<()> {
         both_ways(&funnelled, 2).context("funnelled")?;
         direct.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    net.check(2 * LEN, &[])?;
-    tracked(&net, mode, 2 * LEN)
+    net.check(2 * len, &[])?;
+    tracked(&net, mode, 2 * len)
 }
 
 /// Datagrams to port 80 and to port 8080 in turn, and their answers.
 fn datagrams(mode: Mode, family: Family) -> Result<()> {
-    const ROUNDS: usize = 200;
+    const ROUNDS: u64 = 200;
     let net = service(mode, family)?;
     let mut rng = StdRng::seed_from_u64(3);
     let sockets = |port| -> Result<(UdpSocket, UdpSocket)> {
@@ -84,7 +86,7 @@ fn datagrams(mode: Mode, family: Family) -> Result<()> {
     let pairs = [(FUNNEL_PORT, sockets(FUNNEL_PORT)?), (PORT, sockets(PORT)?)];
     let mut sent = 0;
     let mut arrived = vec![0; 1 << 16];
-    for round in 0..ROUNDS {
+    for round in 0..part_of(ROUNDS).max(20) {
         for (port, (client, server)) in &pairs {
             let len = rng.random_range(0..=1400);
             let mut datagram = vec![0; len];

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use aya_obj::generated::bpf_insn;
-use loader::sys::load_classifier;
+use loader::sys::{LogLevel, load_classifier};
 use tests::model::{Packet, TCP, UDP};
 use tests::test_run::{self, Runner, SHOT, UNSPEC};
 
@@ -153,5 +153,5 @@ fn empty_program() -> Result<OwnedFd> {
         imm,
     };
     let instructions = [instruction(0xB7, UNSPEC), instruction(0x95, 0)];
-    Ok(load_classifier(c"empty", &instructions, c"GPL", &mut [])?)
+    Ok(load_classifier(c"empty", &instructions, c"GPL", LogLevel::Summary, &mut [0; 4096])?)
 }
