@@ -142,12 +142,14 @@ struct ServeArgs {
     #[arg(long, env = "SFUNNEL_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = 4, value_parser = in_range(1, 300))]
     body_timeout: u64,
 
-    /// Seconds from SIGTERM until no more connections are accepted. /readyz fails meanwhile.
+    /// Seconds from SIGTERM, or from the last connection that came after it, until no more connections are
+    /// accepted. /readyz fails meanwhile.
     #[arg(long, env = "SFUNNEL_DRAIN_DELAY", value_name = "SECONDS", default_value_t = 5, value_parser = in_range(0, 300))]
     drain_delay: u64,
 
-    /// Seconds after that for requests in flight. Together with --drain-delay it should stay below the
-    /// pod's terminationGracePeriodSeconds.
+    /// Seconds, after those of --drain-delay, for requests in flight. If connections still come, they are
+    /// accepted for half of it. Together with --drain-delay it should stay below the pod's
+    /// terminationGracePeriodSeconds.
     #[arg(long, env = "SFUNNEL_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value_t = 20, value_parser = in_range(0, 300))]
     shutdown_timeout: u64,
 }

@@ -78,6 +78,8 @@ pub struct Connections {
     slots: Arc<Semaphore>,
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     next: AtomicU64,
+    /// Another one was opened.
+    opened: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -131,6 +133,7 @@ impl Connections {
             slots: Arc::new(Semaphore::new(limit)),
             open: Mutex::default(),
             next: AtomicU64::default(),
+            opened: Notify::new(),
             metrics,
         })
     }
@@ -162,7 +165,18 @@ impl Connections {
             rest: Notify::new(),
         });
         self.all().insert(id, Arc::clone(&connection));
+        self.opened.notify_one();
         Open { connections: Arc::clone(self), id, connection, _slot: slot }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.all().len()
+    }
+
+    /// Returns when no connection was opened for this time.
+    pub async fn quiet_for(&self, time: Duration) {
+        while timeout(time, self.opened.notified()).await.is_ok() {}
     }
 
     /// Ends those that were waited for long enough, and lets those rest that are idle, again and again.
@@ -284,6 +298,11 @@ impl Connection {
         }
     }
 
+    /// Whether a request was answered.
+    pub fn is_served(&self) -> bool {
+        self.state().served
+    }
+
     /// Whether it is to end as the server wants it.
     pub fn is_cut(&self) -> bool {
         self.state().cut.is_some()
@@ -321,5 +340,29 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.connections.all().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::served::Served;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_quiet_when_no_connection_was_opened_for_a_while() {
+        let second = Duration::from_secs(1);
+        let patience = Patience { handshake: second, header: second, idle: second };
+        let metrics = Arc::new(Metrics::new(Arc::new(Served::new(Clock::system()))));
+        let connections = Connections::new(8, patience, metrics);
+        let start = tokio::time::Instant::now();
+        let visitors = async {
+            for _ in 0..3 {
+                tokio::time::sleep(4 * second).await;
+                connections.open(Phase::Handshake).await;
+            }
+        };
+        tokio::join!(visitors, connections.quiet_for(5 * second));
+        assert_eq!(start.elapsed().as_secs(), 3 * 4 + 5);
     }
 }

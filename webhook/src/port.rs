@@ -1,6 +1,5 @@
 //! A port: it accepts connections, with TLS or without, and answers requests with a router.
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,25 +40,16 @@ const MAX_BUFFER: usize = 8 << 10;
 
 impl Port {
     /// Answers over TLS, until `stop` says otherwise.
-    pub async fn serve_tls(
-        self,
-        tls: TlsAcceptor,
-        metrics: Arc<Metrics>,
-        stop: Stop,
-    ) -> Infallible {
+    pub async fn serve_tls(self, tls: TlsAcceptor, metrics: Arc<Metrics>, stop: Stop) {
         let serve = |stream, open: Open| {
             let (tls, metrics) = (tls.clone(), Arc::clone(&metrics));
-            let (router, mut stop) = (self.router.clone(), stop.clone());
+            let (router, stop) = (self.router.clone(), stop.clone());
             async move {
                 let _connected = metrics.connected();
                 let talk = async {
                     // Boxed, it is not part of what every connection keeps, over and over.
                     let handshake = Box::pin(async { tls.accept(stream).await.map(Box::new) });
-                    let stream = tokio::select! {
-                        stream = handshake => stream,
-                        () = stop.signal() => return Ok(()),
-                    };
-                    let stream = match stream {
+                    let stream = match handshake.await {
                         Ok(stream) => stream,
                         Err(error) => {
                             metrics.handshake_failed(failure(&error));
@@ -74,35 +64,41 @@ impl Port {
                 }
             }
         };
-        self.accept(Phase::Handshake, serve).await
+        self.accept(Phase::Handshake, serve, stop.clone()).await;
     }
 
-    /// Answers in plain HTTP.
-    pub async fn serve_plain(self, stop: Stop) -> Infallible {
+    /// Answers in plain HTTP, until `stop` says otherwise.
+    pub async fn serve_plain(self, stop: Stop) {
         let serve = |stream, open: Open| {
             let (router, stop) = (self.router.clone(), stop.clone());
             async move {
                 until_cut(&open, answer(stream, router, &open, stop)).await;
             }
         };
-        self.accept(Phase::Header, serve).await
+        self.accept(Phase::Header, serve, stop.clone()).await;
     }
 
     /// Accepts connections, and has each of them served by itself.
-    async fn accept<S>(&self, phase: Phase, serve: impl Fn(TcpStream, Open) -> S) -> Infallible
+    async fn accept<S>(&self, phase: Phase, serve: impl Fn(TcpStream, Open) -> S, mut stop: Stop)
     where
         S: Future<Output = ()> + Send + 'static,
     {
         let accept = async {
             loop {
-                let stream = accept(&self.listener).await;
+                let stream = tokio::select! {
+                    // First those that the kernel has accepted already: closing the listener would reset
+                    // them.
+                    biased;
+                    stream = accept(&self.listener) => stream,
+                    () = stop.signal() => return,
+                };
                 let open = self.connections.open(phase).await;
                 tokio::spawn(serve(stream, open));
             }
         };
         tokio::select! {
-            never = accept => never,
-            never = self.connections.sweep() => never,
+            () = accept => {}
+            never = self.connections.sweep() => match never {},
         }
     }
 }
@@ -156,8 +152,11 @@ where
     let mut stream = Heard::new(stream, Arc::clone(connection));
     loop {
         tokio::select! {
+            // A request that has arrived is answered, and so is the first one of a connection, which is on
+            // its way: API servers connect when they have something to ask, and don't ask again.
+            biased;
             heard = stream.wait() => if !heard? { return Ok(()) },
-            () = stop.signal() => return Ok(()),
+            () = stop.signal(), if connection.is_served() => return Ok(()),
         }
         let service = service_fn(|request: hyper::Request<Incoming>| {
             connection.enter(Phase::Body);
@@ -172,6 +171,9 @@ where
         });
         let mut http = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
+            // First, so that HTTP knows of the request that has begun, and doesn't take the connection for
+            // an idle one.
+            biased;
             outcome = &mut http => return Ok(outcome?),
             () = stop.signal() => {
                 http.as_mut().graceful_shutdown();

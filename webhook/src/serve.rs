@@ -3,12 +3,13 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
@@ -32,9 +33,10 @@ pub struct Options {
     pub handshake_timeout: Duration,
     /// For a request's header; the first one may begin so late after the handshake.
     pub header_timeout: Duration,
-    /// From the signal to stop until nothing new is accepted: endpoints take time to catch up.
+    /// So long no connection has come, from the signal to stop on, when no more are accepted: endpoints take
+    /// time to catch up.
     pub drain_delay: Duration,
-    /// For requests in flight after that.
+    /// For connections that still come, and requests in flight, after that.
     pub shutdown_timeout: Duration,
 }
 
@@ -126,30 +128,36 @@ impl Server {
         };
         let connections = Arc::clone(&port.connections);
         let (stopper, stopped) = Stopper::new();
-        let accept = port.serve_tls(TlsAcceptor::from(tls), metrics, stopped);
+        let mut accept = pin!(port.serve_tls(TlsAcceptor::from(tls), metrics, stopped));
         info!(admission = %addresses.admission, health = %addresses.health, "listening");
 
         let drained = async {
             stop.await;
             draining.store(true, Ordering::Relaxed);
             info!(delay_s = options.drain_delay.as_secs(), "draining");
-            sleep(options.drain_delay).await;
+            let end = Instant::now() + options.drain_delay + options.shutdown_timeout;
+            // Whoever goes on connecting leaves half of the time to requests in flight.
+            let latest = end - options.shutdown_timeout / 2;
+            let quiet = connections.quiet_for(options.drain_delay);
+            if timeout_at(latest, quiet).await.is_err() {
+                warn!("draining ends, though there are still new connections");
+            }
+            end
         };
-        tokio::select! {
-            never = accept => match never {},
-            () = drained => {}
-        }
+        let end = tokio::select! {
+            () = &mut accept => unreachable!("it accepts until the stopper says otherwise"),
+            end = drained => end,
+        };
 
-        // The listener is closed by now: select dropped it together with the port.
-        let open = stopper.count();
-        // Who is waited for too long is not waited for now either.
+        let open = connections.count();
+        // Timeouts of connections still apply.
         let stopped = async {
             tokio::select! {
-                () = stopper.stop() => {}
+                ((), ()) = async { tokio::join!(accept, stopper.stop()) } => {}
                 never = connections.sweep() => match never {},
             }
         };
-        match timeout(options.shutdown_timeout, stopped).await {
+        match timeout_at(end, stopped).await {
             Ok(()) => info!(connections = open, "stopped"),
             Err(_) => warn!(
                 connections = open,

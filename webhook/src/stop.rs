@@ -17,11 +17,6 @@ impl Stopper {
         (Self(sender), Stop(receiver))
     }
 
-    /// How many hear of it.
-    pub fn count(&self) -> usize {
-        self.0.receiver_count()
-    }
-
     /// Tells the end, and returns when all who heard of it are gone.
     pub async fn stop(self) {
         self.0.send_replace(true);

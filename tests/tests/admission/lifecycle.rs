@@ -9,10 +9,11 @@ use hyper::header::CONNECTION;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::review::{Verdict, review};
-use crate::server::{TestServer, post, refuses_connections};
+use crate::server::{TestServer, exchange, post, refuses_connections};
 
 fn question() -> String {
     review(&json!({ "spec": { "containers": [] } }), &json!({})).to_string()
@@ -78,6 +79,25 @@ async fn an_idle_connection_stays_open_for_the_next_request() {
         assert_eq!(response.status(), StatusCode::OK, "after {idle:?}");
         response.into_body().collect().await.unwrap();
     }
+}
+
+/// API servers connect when they have a question, and don't ask it again.
+#[tokio::test]
+async fn who_has_connected_before_the_end_is_answered() {
+    let mut server = TestServer::start(&["--drain-delay", "0"]).await;
+    let address = server.addresses.admission;
+    let encrypted = server.connect().await;
+    let plain = TcpStream::connect(address).await.unwrap();
+    server.signal_stop();
+    while !refuses_connections(address).await {
+        tokio::task::yield_now().await;
+    }
+    let handshaken = server.handshake(plain, &[b"http/1.1"]).await.unwrap();
+    for stream in [encrypted, handshaken] {
+        let answer = exchange(stream, post("application/json", question())).await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    server.ended().await;
 }
 
 #[tokio::test]

@@ -95,7 +95,8 @@ impl TestServer {
 
     /// A TLS connection as API servers open them.
     pub async fn connect(&self) -> TlsStream<TcpStream> {
-        let stream = self.connect_with(&[b"http/1.1"]).await.unwrap();
+        let stream = TcpStream::connect(self.addresses.admission).await.unwrap();
+        let stream = self.handshake(stream, &[b"http/1.1"]).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
         stream
     }
@@ -103,6 +104,15 @@ impl TestServer {
     /// A TLS connection of a client that speaks these protocols.
     pub async fn connect_with(&self, protocols: &[&[u8]]) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.addresses.admission).await?;
+        self.handshake(stream, protocols).await
+    }
+
+    /// TLS on a connection that is there already.
+    pub async fn handshake(
+        &self,
+        stream: TcpStream,
+        protocols: &[&[u8]],
+    ) -> io::Result<TlsStream<TcpStream>> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -172,7 +182,8 @@ pub fn request(method: Method, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Answer
+/// Sends one request on a connection.
+pub async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Answer
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
