@@ -7,7 +7,7 @@ use tests::netns::Checked as _;
 
 use crate::lab::{Lab, SYSTEM, annotated_pod, in_both_modes, repository};
 
-in_both_modes! { what_is_deleted_or_wiped_comes_back }
+in_both_modes! { alone: what_is_deleted_or_wiped_comes_back }
 
 /// Far more than a watch takes, far less than a person.
 const SOON: Duration = Duration::from_secs(10);

@@ -1,9 +1,12 @@
 //! One cluster for each mode of kube-proxy, which the tests take turns on.
+//!
+//! Tests run beside each other, one for each core ([`with`], [`turn`]). Those that measure loss or time have
+//! the machine to themselves ([`alone`]): what others do would be measured, too.
 
 use std::fmt::Display;
 use std::io::{Write as _, stdout};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{LockResult, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -20,6 +23,9 @@ pub const WEBHOOK: &str = "inject.sfunnel.io";
 /// A ruleset that does nothing to anybody's packets in these tests.
 pub const RULESET: &str = "ip tcp dport 80 sport 540 actions unfunnel tcp";
 
+/// Far more than anything takes, on a busy machine too: a wait is for a condition.
+const LONGEST: Duration = Duration::from_secs(300);
+
 /// A cluster that a test has to itself for a while.
 pub struct Lab(Cluster, ProxyMode);
 
@@ -28,37 +34,54 @@ static NFTABLES: Mutex<Option<Lab>> = Mutex::new(None);
 
 /// Takes a turn on the cluster of that mode, and starts it for the first one. It ends with this process.
 pub fn with(mode: ProxyMode, test: impl FnOnce(&Lab)) {
+    on_cluster(mode, || MACHINE.read(), test);
+}
+
+/// The same while no other test runs.
+pub fn alone(mode: ProxyMode, test: impl FnOnce(&Lab)) {
+    on_cluster(mode, || MACHINE.write(), test);
+}
+
+/// Shared by tests, or one's own.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+fn on_cluster<T>(mode: ProxyMode, turn: impl FnOnce() -> LockResult<T>, test: impl FnOnce(&Lab)) {
     let slot = match mode {
         ProxyMode::Iptables => &IPTABLES,
         ProxyMode::Nftables => &NFTABLES,
     };
-    // A test that failed has not broken the lock for the next one.
-    let mut slot: MutexGuard<'_, _> = slot.lock().unwrap_or_else(|broken| broken.into_inner());
-    let lab = slot.get_or_insert_with(|| Lab::start(mode, ""));
-    test(lab);
+    // A test that failed has not broken the locks for the next one.
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    // Behind the cluster's: who waits for that one holds up nobody else.
+    let _turn = turn().unwrap_or_else(PoisonError::into_inner);
+    test(slot.get_or_insert_with(|| Lab::start(mode, "")));
 }
 
-/// A turn for a test of clusters themselves: a small machine has no memory for all of them at once.
-pub fn turn() -> MutexGuard<'static, ()> {
+/// A turn for a test with clusters of its own: a small machine has no room for all of them at once.
+pub fn turn() -> (MutexGuard<'static, ()>, RwLockReadGuard<'static, ()>) {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(|broken| broken.into_inner())
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    (turn, MACHINE.read().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A test in both modes, in whose names the mode comes last: two threads then work on both clusters.
+/// Tests in both modes, in whose names the mode comes last: two threads then work on both clusters. Behind
+/// `alone:`, tests that measure.
 macro_rules! in_both_modes {
-    ($($test:ident)*) => {$(
+    (alone: $($test:ident)*) => { $crate::lab::in_both_modes! { @alone $($test)* } };
+    (@$turn:ident $($test:ident)*) => {$(
         mod $test {
             #[test]
             fn iptables() {
-                $crate::lab::with(tests::cluster::ProxyMode::Iptables, super::$test);
+                $crate::lab::$turn(tests::cluster::ProxyMode::Iptables, super::$test);
             }
 
             #[test]
             fn nftables() {
-                $crate::lab::with(tests::cluster::ProxyMode::Nftables, super::$test);
+                $crate::lab::$turn(tests::cluster::ProxyMode::Nftables, super::$test);
             }
         }
     )*};
+    ($($test:ident)*) => { $crate::lab::in_both_modes! { @with $($test)* } };
 }
 pub(crate) use in_both_modes;
 
@@ -162,7 +185,8 @@ impl Lab {
     /// Waits until all pods of a workload are new and ready.
     #[track_caller]
     pub fn rolled_out(&self, namespace: &str, workload: &str) {
-        let line = format!("-n {namespace} rollout status {workload} --timeout=120s");
+        let line =
+            format!("-n {namespace} rollout status {workload} --timeout={}s", LONGEST.as_secs());
         if let Err(error) = self.0.run(&line) {
             let pods = self.0.run(&format!("-n {namespace} describe pods")).unwrap_or_default();
             panic!("{error:#}\n{pods}");
@@ -220,7 +244,7 @@ pub fn wait_for<T>(what: &str, mut is_there: impl FnMut() -> Option<T>) -> (T, D
         if let Some(found) = is_there() {
             return (found, start.elapsed());
         }
-        assert!(start.elapsed() < Duration::from_secs(120), "waited two minutes for {what}");
+        assert!(start.elapsed() < LONGEST, "waited {} s for {what}", LONGEST.as_secs());
         // What takes long isn't had sooner by a thousand questions, each of them a kubectl.
         let soon = start.elapsed() < Duration::from_secs(1);
         sleep(Duration::from_millis(if soon { 50 } else { 300 }));
@@ -249,9 +273,10 @@ impl Namespace<'_> {
             if pods.len() == count && pods.iter().all(is_ready) {
                 return pods;
             }
-            if start.elapsed() > Duration::from_secs(120) {
+            if start.elapsed() > LONGEST {
                 let describe = self.lab.kubectl(&format!("-n {} describe pods", self.name));
-                panic!("{count} pods ({selector}) are not ready after two minutes:\n{describe}");
+                let seconds = LONGEST.as_secs();
+                panic!("{count} pods ({selector}) are not ready after {seconds} s:\n{describe}");
             }
             sleep(Duration::from_millis(200));
         }

@@ -5,7 +5,7 @@ use tests::binary;
 use tests::cluster::ProxyMode;
 use tests::netns::{Checked as _, Netns, run};
 
-use crate::lab::{LABEL, Lab, is_ready, loader, repository};
+use crate::lab::{LABEL, Lab, is_ready, loader, repository, turn};
 
 /// Clients, each with an address of its own.
 const CLIENTS: usize = 200;
@@ -22,6 +22,7 @@ fn both_ports_of_every_client_meet_in_one_pod_nftables() {
 
 /// From an empty cluster, by what the README says.
 fn both_ports_of_every_client_meet_in_one_pod(mode: ProxyMode) {
+    let _turn = turn();
     let lab = Lab::start(mode, "-empty");
     lab.install();
     let outside = Outside::new(&lab);
