@@ -61,6 +61,8 @@ pub fn all_pods_are_replaced(outside: &mut Outside<'_>, collectors: &Collectors<
     let fates = outside.watch(collectors, || {
         collectors.kubectl("rollout restart deployment/nfacctd");
         collectors.kubectl("rollout status deployment/nfacctd --timeout=300s");
+        // It doesn't count pods that are ending. Until they have, routers have no reason to move.
+        collectors.ready();
     })?;
     outside.report("all pods are replaced", &fates);
     outside.converse(collectors, |_| true)?.is_complete()
@@ -129,7 +131,6 @@ impl Outside<'_> {
             };
             stop.store(true, Ordering::Relaxed);
             let lost = result?;
-            collectors.ready();
             Ok(routers
                 .iter()
                 .map(|router| Fate {
