@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use abi::Reason;
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use tests::effort::part_of;
 use tests::model::{self, Funnel, IcmpError, Packet, TCP, UDP};
 use tests::random::{self, Checksum, PAIRS};
 use tests::test_run::{Context, ETHERNET, REDIRECT, Runner, SHOT, UNSPEC};
@@ -24,7 +23,7 @@ fn the_sender_of_what_would_not_fit_is_told_how_much_does() {
             let runner = Runner::with_mtu(&rules, MTU as u32);
             let header = Funnel::new(through, 540, 80);
             let (mut fitted, mut answered) = (0, 0);
-            for _ in 0..part_of(1_000) {
+            for _ in 0..1_000 {
                 let len = rng.random_range(1380..=1472);
                 let sent = packet(&mut rng, inner, len, Checksum::Right);
                 let most = MTU - usize::from(header.header_len());
