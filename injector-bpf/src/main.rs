@@ -15,6 +15,7 @@
 //! dnat.rs       set the destination address
 //! quote.rs      undo in an ICMP error what the funnel did to the packet that it quotes
 //! rewrite.rs    the order in which headers are pushed and removed
+//! verifier.rs   what kernels refuse, and the few lines that see to it
 //! ```
 //!
 //! A packet leaves repaired, or untouched, or dropped and counted. Everything that can be refused

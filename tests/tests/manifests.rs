@@ -10,6 +10,8 @@ mod examples;
 mod exported;
 #[path = "manifests/installation.rs"]
 mod installation;
+#[path = "manifests/kernels.rs"]
+mod kernels;
 #[path = "manifests/monitoring.rs"]
 mod monitoring;
 #[path = "manifests/overlays.rs"]
