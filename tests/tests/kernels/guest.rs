@@ -73,7 +73,7 @@ fn make_image(kernel: &Kernel, programs: &Programs, folder: &Path, image: &Path)
     let own = folder.join("own");
     fs::create_dir_all(own.join("tests"))?;
     for (name, executable) in &programs.tests {
-        strip(executable, &own.join("tests").join(name))?;
+        strip(executable, &own.join("tests").join(name), &kernel.arch)?;
     }
     for (name, content) in
         [("init", &include_bytes!("../../kernels/init")[..]), ("sfunnel-loader", &programs.loader)]

@@ -59,7 +59,7 @@ pub const JOBS: [Job; 10] = [
     Job {
         title: "MTU",
         executable: "traffic",
-        tests: &["mss::", "too_big::", "bulk::tcp_in_tcp_over"],
+        tests: &["too_big::", "bulk::tcp_in_tcp_over"],
         percent: 0.1,
     },
     Job { title: "show", executable: "loader", tests: &["show::"], percent: 100.0 },
