@@ -13,8 +13,6 @@ use super::routers::Router;
 
 /// From one conversation of a router's customers to the next.
 const EVERY: Duration = Duration::from_millis(500);
-/// A conversation that is older was told of, or is lost.
-const TOLD: Duration = Duration::from_secs(8);
 /// So long all is well before pods go, and again when it is said that flows have moved.
 const WELL: Duration = Duration::from_secs(5);
 /// More than any of it takes, on a busy machine too.
@@ -68,9 +66,47 @@ pub fn all_pods_are_replaced(outside: &mut Outside<'_>, collectors: &Collectors<
     outside.converse(collectors, |_| true)?.is_complete()
 }
 
+/// What is known of a router's conversations since something happened. Later ones may be on their way: an
+/// exporter takes its time, and more of it on a busy machine.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// When the last one took place that is not known, although a later one is.
+    lost: Option<Instant>,
+    /// When the last one took place that is known.
+    last: Option<Instant>,
+}
+
+impl Known {
+    /// Looks for conversations, given by port and time, oldest first.
+    fn of(router: &Router, talks: &[(u16, Instant)], collected: &Collected) -> Self {
+        let mut known = Self::default();
+        let mut missing = None;
+        for &(port, at) in talks {
+            if is_known(collected, router, port) {
+                known.lost = missing.take().or(known.lost);
+                known.last = Some(at);
+            } else {
+                missing = Some(at);
+            }
+        }
+        known
+    }
+
+    /// Whether none was lost for some time after `over`.
+    fn is_well_after(&self, over: Instant) -> bool {
+        let from = self.lost.map_or(over, |lost| lost.max(over));
+        self.last.is_some_and(|last| last > from + WELL)
+    }
+
+    /// Both times, in seconds after `start`.
+    fn since(&self, start: Instant) -> [Option<u64>; 2] {
+        [self.lost, self.last].map(|time| time.map(|time| (time - start).as_secs()))
+    }
+}
+
 impl Outside<'_> {
-    /// Customers talk all the time. Then something happens, and all is watched until every flow is
-    /// enriched again.
+    /// Customers talk all the time. Then something happens, and all is watched until every flow of the
+    /// time after it is enriched.
     fn watch(
         &mut self,
         collectors: &Collectors<'_>,
@@ -95,6 +131,7 @@ impl Outside<'_> {
 
             let gone = Instant::now();
             let happening = scope.spawn(happens);
+            let mut over = None;
             let (mut down, mut bgp) = (BTreeSet::new(), BTreeMap::new());
             let result = loop {
                 for router in routers {
@@ -106,37 +143,39 @@ impl Outside<'_> {
                         _ => {}
                     }
                 }
-                let told = Instant::now().checked_sub(TOLD).unwrap_or(gone);
+                if happening.is_finished() {
+                    over.get_or_insert_with(Instant::now);
+                }
                 let collected = collectors.collect();
-                let told = ports.clone().filter(|port| (gone..told).contains(&talked_at(*port)));
-                let lost: BTreeMap<_, _> = routers
-                    .iter()
-                    .filter_map(|router| {
-                        let mut told = told.clone().rev();
-                        let last = told.find(|port| !is_known(&collected, router, *port))?;
-                        Some((router.number, talked_at(last)))
-                    })
-                    .collect();
-                let bad = lost.values().max().copied().unwrap_or(gone);
-                let well =
-                    told.clone().next_back().is_some_and(|last| talked_at(last) > bad + WELL);
-                if happening.is_finished() && well {
-                    break Ok(lost);
+                let talks = ports.clone().map(|port| (port, talked_at(port)));
+                let talks: Vec<_> =
+                    talks.filter(|(_, at)| (gone..Instant::now()).contains(at)).collect();
+                let known = |router| Known::of(router, &talks, &collected);
+                let known: BTreeMap<_, _> =
+                    routers.iter().map(|router| (router.number, known(router))).collect();
+                if over.is_some_and(|over| known.values().all(|known| known.is_well_after(over))) {
+                    break Ok(known);
                 }
                 if gone.elapsed() > MOST {
-                    break Err(anyhow!("flows of {:?} don't come back", lost.keys()));
+                    let seconds = known.iter().map(|(router, known)| (router, known.since(gone)));
+                    break Err(anyhow!(
+                        "flows don't come back; seconds from the event to the last one that was \
+                         lost, and to the last one that is known: {:?}\n{}",
+                        seconds.collect::<Vec<_>>(),
+                        collectors.kubectl("get pods -l app=nfacctd -o wide"),
+                    ));
                 }
                 // The machine has more to do than to be asked.
                 sleep(EVERY);
             };
             stop.store(true, Ordering::Relaxed);
-            let lost = result?;
+            let known = result?;
             Ok(routers
                 .iter()
                 .map(|router| Fate {
                     router: router.number,
                     bgp: bgp.get(&router.number).copied(),
-                    flows: lost.get(&router.number).map(|last| *last + EVERY - gone),
+                    flows: known[&router.number].lost.map(|last| last + EVERY - gone),
                 })
                 .collect())
         })
