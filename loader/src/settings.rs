@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use ruleset::contract::env;
 
 /// Where a ruleset may be mounted.
 pub const RULESET_FILE: &str = "/etc/sfunnel/ruleset";
@@ -41,7 +42,7 @@ struct Arguments {
     #[arg(long, global = true, value_name = "NAMES")]
     ifaces: Option<String>,
     /// Which packets --ruleset is for: ingress, egress or both [env: DIRECTION] [default: ingress]
-    #[arg(long, global = true, value_name = "DIRECTION")]
+    #[arg(long, global = true, value_name = env::DIRECTION)]
     direction: Option<String>,
     /// Where the rules encapsulate TCP, `limit` sets the interface's gso_max_segs to 1 and `keep`
     /// leaves it [env: OFFLOAD] [default: limit]
@@ -199,24 +200,24 @@ impl Settings {
         };
 
         let clean = arguments.clean
-            || setting(None, "--clean", "CLEAN")?.map(switch).transpose()?.unwrap_or(false);
+            || setting(None, "--clean", env::CLEAN)?.map(switch).transpose()?.unwrap_or(false);
         // Other programs have a DEBUG of their own, and injectors may set theirs for every
         // container.
         let debug = arguments.debug
-            || setting(None, "--debug", "DEBUG")?
+            || setting(None, "--debug", env::DEBUG)?
                 .is_some_and(|value| matches!(switch(value), Ok(true)));
-        let direction = match setting(arguments.direction, "--direction", "DIRECTION")? {
+        let direction = match setting(arguments.direction, "--direction", env::DIRECTION)? {
             None => Direction::Ingress,
             Some((value, name)) => Direction::from_str(&value, false).map_err(|_| {
                 SettingsError::Value { name, value, expected: "`ingress`, `egress` or `both`" }
             })?,
         };
-        let offload = match setting(arguments.offload, "--offload", "OFFLOAD")? {
+        let offload = match setting(arguments.offload, "--offload", env::OFFLOAD)? {
             None => Offload::Limit,
             Some((value, name)) => Offload::from_str(&value, false)
                 .map_err(|_| SettingsError::Value { name, value, expected: "`limit` or `keep`" })?,
         };
-        let attempts = match setting(arguments.attempts, "--attempts", "N_ATTEMPTS")? {
+        let attempts = match setting(arguments.attempts, "--attempts", env::ATTEMPTS)? {
             None => 6,
             Some((value, name)) => match value.parse() {
                 Ok(attempts @ 1..=1000) => attempts,
@@ -226,7 +227,7 @@ impl Settings {
                 }
             },
         };
-        let retry_delay = match setting(arguments.retry_delay, "--retry-delay", "RETRY_DELAY")? {
+        let retry_delay = match setting(arguments.retry_delay, "--retry-delay", env::RETRY_DELAY)? {
             None => Duration::from_secs(3),
             Some((value, name)) => match value.parse() {
                 Ok(seconds) if (0.0..=3600.0).contains(&seconds) => {
@@ -238,7 +239,7 @@ impl Settings {
                 }
             },
         };
-        let interfaces = match setting(arguments.ifaces, "--ifaces", "IFACES")? {
+        let interfaces = match setting(arguments.ifaces, "--ifaces", env::INTERFACES)? {
             None => Vec::new(),
             Some((list, name)) => ruleset::parse_interfaces(&list)
                 .map_err(|error| SettingsError::Interfaces { name, error })?,
@@ -246,14 +247,11 @@ impl Settings {
         let ruleset = match (arguments.ruleset, arguments.ruleset_file) {
             (Some(text), _) => Some(Source::Text(text, "--ruleset")),
             (None, Some(path)) => Some(Source::File(path)),
-            (None, None) => {
-                text("SFUNNEL_RULESET")?.map(|text| Source::Text(text, "SFUNNEL_RULESET"))
-            }
+            (None, None) => text(env::RULESET)?.map(|text| Source::Text(text, env::RULESET)),
         };
         let egress_ruleset = match arguments.egress_ruleset {
             Some(text) => Some(Source::Text(text, "--egress-ruleset")),
-            None => text("SFUNNEL_EGRESS_RULESET")?
-                .map(|text| Source::Text(text, "SFUNNEL_EGRESS_RULESET")),
+            None => text(env::EGRESS_RULESET)?.map(|text| Source::Text(text, env::EGRESS_RULESET)),
         };
         Ok(Self {
             command: match arguments.command {
@@ -265,7 +263,7 @@ impl Settings {
             interfaces,
             direction,
             offload,
-            netns: setting(arguments.netns, "--netns", "NETNS")?.map(|(name, _)| name),
+            netns: setting(arguments.netns, "--netns", env::NETNS)?.map(|(name, _)| name),
             debug,
             attempts,
             retry_delay,

@@ -55,6 +55,9 @@ use crate::steady::Steady;
 use crate::vanish::Cable;
 use crate::webhook::Webhook;
 
+/// The address of bad clients. Steady ones have another one, as API servers do.
+const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 /// The first requests make connections.
 const WARM_UP: Duration = Duration::from_secs(2);
 
@@ -99,8 +102,8 @@ fn run(netns: &Netns, webhook: &Webhook, chaos: Duration) -> Result<Run> {
     let target = Target::new(Ipv4Addr::LOCALHOST, &webhook.ca_file());
     let (hello, review) = (target.hello(), steady::review("chaos", 0));
     let stages = scripts::stages_to_vanish_in(&hello, &review);
-    let attacks =
-        Attacks::new(target.clone(), scripts::all(&hello, &target.hello_http2(), &review));
+    let scripts = scripts::all(&hello, &target.hello_http2(), &review);
+    let attacks = Attacks::new(target.from(ATTACKER), scripts);
     let steady = Steady::new(target.clone());
     let away = Netns::new("away")?;
     let cable = Cable::new(netns, &away)?;

@@ -42,7 +42,7 @@ use crate::replica::Replica;
 
 /// How long CAs and certificates live, and how long a CA is published before it signs.
 const LIFETIMES: [&str; 3] =
-    ["--ca-lifetime=7200", "--certificate-lifetime=1800", "--ca-overlap=600"];
+    ["--ca-lifetime=7200s", "--certificate-lifetime=1800s", "--ca-overlap=600s"];
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -3,18 +3,19 @@
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use certs::{Files, Name, Policy, PolicyError};
 use clap::builder::{RangedU64ValueParser, Resettable};
 use clap::{CommandFactory, FromArgMatches, Parser};
+use humantime::{Duration, format_duration};
+use tracing::info;
 use tracing::level_filters::LevelFilter;
 
-use crate::http::Admission;
+use crate::admission::settings::{Settings, SettingsError};
+use crate::certificates::source::{Managed, Source};
 use crate::log::Format;
-use crate::serve::Options;
-use crate::settings::{Settings, SettingsError};
-use crate::tls::{DEFAULT_NAMES, Managed, Source};
+use crate::names::{label, subdomain};
+use crate::server::{Limits, Options};
 
 /// Admission webhook that adds the init container sfunnel-loader to annotated pods, and checks the
 /// annotations of workloads.
@@ -22,11 +23,11 @@ use crate::tls::{DEFAULT_NAMES, Managed, Source};
 #[command(name = "sfunnel-webhook", version)]
 pub struct Args {
     #[command(flatten)]
-    settings: Settings,
+    pub settings: Settings,
     #[command(flatten)]
-    tls: TlsArgs,
+    pub tls: TlsArgs,
     #[command(flatten)]
-    serve: ServeArgs,
+    pub serve: ServeArgs,
 
     /// The form of log lines.
     #[arg(long, env = "SFUNNEL_LOG_FORMAT", value_enum, default_value = "text")]
@@ -37,47 +38,53 @@ pub struct Args {
     pub log_level: LevelFilter,
 }
 
+/// Where the certificate comes from. Without --tls-cert and --self-signed, replicas manage it.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "TLS")]
-struct TlsArgs {
+pub struct TlsArgs {
     /// Namespace of --service and --ca-secret. [default: that of the service account]
-    #[arg(long, env = "SFUNNEL_NAMESPACE", value_name = "NAME", value_parser = label)]
+    #[arg(long, env = "SFUNNEL_NAMESPACE", value_name = "NAME", value_parser = label, conflicts_with_all = OTHER_SOURCES)]
     namespace: Option<String>,
 
-    /// Service by which API servers call. The certificate is good for it. [default: sfunnel-webhook]
-    #[arg(long, env = "SFUNNEL_SERVICE", value_name = "NAME", value_parser = label)]
-    service: Option<String>,
+    /// Service by which API servers call. The certificate is good for it.
+    #[arg(long, env = "SFUNNEL_SERVICE", value_name = "NAME", value_parser = label, conflicts_with_all = OTHER_SOURCES, default_value = "sfunnel-webhook")]
+    service: String,
 
-    /// Secret with the CA that replicas share. It is made when it isn't there.
-    /// [default: sfunnel-webhook-ca]
-    #[arg(long, env = "SFUNNEL_CA_SECRET", value_name = "NAME", value_parser = subdomain)]
-    ca_secret: Option<String>,
+    /// Secret with the CA that replicas share. It is created if it isn't there.
+    #[arg(long, env = "SFUNNEL_CA_SECRET", value_name = "NAME", value_parser = subdomain, conflicts_with_all = OTHER_SOURCES, default_value = "sfunnel-webhook-ca")]
+    ca_secret: String,
 
     /// MutatingWebhookConfiguration in which the CA is published, and ValidatingWebhookConfiguration of
-    /// the same name. [default: sfunnel-webhook]
-    #[arg(long, env = "SFUNNEL_WEBHOOK_CONFIGURATION", value_name = "NAME", value_parser = subdomain)]
-    webhook_configuration: Option<String>,
+    /// the same name.
+    #[arg(long, env = "SFUNNEL_WEBHOOK_CONFIGURATION", value_name = "NAME", value_parser = subdomain, conflicts_with_all = OTHER_SOURCES, default_value = "sfunnel-webhook")]
+    webhook_configuration: String,
 
-    /// Seconds that a CA lives; the next one is made after two thirds of them. [default: 31536000]
-    #[arg(long, env = "SFUNNEL_CA_LIFETIME", value_name = "SECONDS", value_parser = in_range(60, MAX_LIFETIME))]
-    ca_lifetime: Option<u64>,
+    /// Lifetime of a CA; the next one is made after two thirds of it.
+    #[arg(long, env = "SFUNNEL_CA_LIFETIME", value_name = "DURATION", conflicts_with_all = OTHER_SOURCES, default_value = "365d", value_parser = duration::<60, MAX_LIFETIME>)]
+    ca_lifetime: Duration,
 
-    /// Seconds that a certificate lives; it is renewed after two thirds of them. [default: 604800]
-    #[arg(long, env = "SFUNNEL_CERTIFICATE_LIFETIME", value_name = "SECONDS", value_parser = in_range(15, MAX_LIFETIME))]
-    certificate_lifetime: Option<u64>,
+    /// Lifetime of a certificate; it is renewed after two thirds of it.
+    #[arg(long, env = "SFUNNEL_CERTIFICATE_LIFETIME", value_name = "DURATION", conflicts_with_all = OTHER_SOURCES, default_value = "7d", value_parser = duration::<15, MAX_LIFETIME>)]
+    certificate_lifetime: Duration,
 
-    /// Seconds that the next CA is published before it signs, less than a sixth of --ca-lifetime. API
-    /// servers have to hear of it meanwhile. [default: 3600]
-    #[arg(long, env = "SFUNNEL_CA_OVERLAP", value_name = "SECONDS", value_parser = in_range(1, MAX_LIFETIME))]
-    ca_overlap: Option<u64>,
+    /// How long the next CA is published before it signs, less than a sixth of --ca-lifetime. API
+    /// servers have to hear of it meanwhile.
+    #[arg(long, env = "SFUNNEL_CA_OVERLAP", value_name = "DURATION", conflicts_with_all = OTHER_SOURCES, default_value = "1h", value_parser = duration::<1, MAX_LIFETIME>)]
+    ca_overlap: Duration,
 
     /// PEM file with the server's certificate, and those of its issuers after it, instead of a CA that
     /// replicas share. It is read again when it changes.
-    #[arg(long, env = "SFUNNEL_TLS_CERT", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "SFUNNEL_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key",
+        conflicts_with = "self_signed"
+    )]
     tls_cert: Option<PathBuf>,
 
     /// PEM file with the key of --tls-cert.
-    #[arg(long, env = "SFUNNEL_TLS_KEY", value_name = "FILE")]
+    #[arg(long, env = "SFUNNEL_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
 
     /// Use a certificate of a CA that this process makes at start and shares with nobody.
@@ -85,21 +92,33 @@ struct TlsArgs {
     self_signed: bool,
 
     /// DNS name or IP address that the self-signed certificate is good for. Repeat it, or separate
-    /// names by commas. [default: sfunnel-webhook.sfunnel-system.svc,localhost,127.0.0.1]
-    #[arg(long, env = "SFUNNEL_SELF_SIGNED_NAME", value_name = "NAME", value_delimiter = ',', value_parser = name)]
+    /// names by commas.
+    #[arg(long, env = "SFUNNEL_SELF_SIGNED_NAME", value_name = "NAME", value_delimiter = ',', value_parser = name, requires = "self_signed", conflicts_with = "tls_cert", default_values = DEFAULT_NAMES)]
     self_signed_name: Vec<Name>,
 
     /// File to which the CA certificate of --self-signed is written, for clients to trust.
-    #[arg(long, env = "SFUNNEL_CA_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "SFUNNEL_CA_FILE",
+        value_name = "FILE",
+        requires = "self_signed",
+        conflicts_with = "tls_cert"
+    )]
     ca_file: Option<PathBuf>,
 }
+
+/// Flags by which replicas manage no certificate.
+const OTHER_SOURCES: [&str; 2] = ["self_signed", "tls_cert"];
+
+/// What a self-signed certificate is good for by default.
+const DEFAULT_NAMES: [&str; 3] = ["sfunnel-webhook.sfunnel-system.svc", "localhost", "127.0.0.1"];
 
 /// Ten years, in seconds.
 const MAX_LIFETIME: u64 = 315_360_000;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Server")]
-struct ServeArgs {
+pub struct ServeArgs {
     /// Address of the TLS port, where POST /mutate and /validate are answered. Port 0 picks a free one.
     #[arg(long, env = "SFUNNEL_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
@@ -118,67 +137,45 @@ struct ServeArgs {
     #[arg(long, env = "SFUNNEL_MAX_BODY_BYTES", value_name = "BYTES", default_value_t = 4 << 20, value_parser = in_range(64 << 10, 64 << 20))]
     max_body_bytes: u64,
 
-    /// Reviews of more than 16 KiB, or with more than 512 bytes of rulesets, that are decided at the same
-    /// time, at the most. More wait a little, and are then answered with 503. The largest rulesets take up
-    /// to 125 MB while they are compiled. As many bodies of --max-body-bytes may be there at once.
+    /// Reviews of more than 16 KiB, or with more than 512 bytes of rulesets, that are read and decided at
+    /// the same time, at the most, and half as many for one client address. More wait up to 2 s, and are
+    /// then answered with 503. Each may take --max-body-bytes and what its rulesets need to be compiled.
     #[arg(long, env = "SFUNNEL_MAX_CONCURRENT_REVIEWS", value_name = "COUNT", default_value_t = 16, value_parser = in_range(1, 512))]
     max_concurrent_reviews: u64,
 
-    /// Connections to the TLS port, at the most. For one more, the one ends that has kept the server waiting
-    /// longest.
+    /// Connections to the TLS port, at the most, and half as many from one client address.
     #[arg(long, env = "SFUNNEL_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 4096, value_parser = in_range(1, 1 << 14))]
     max_connections: u64,
 
-    /// Seconds for a TLS handshake.
-    #[arg(long, env = "SFUNNEL_HANDSHAKE_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
-    handshake_timeout: u64,
+    /// Time limit of a TLS handshake.
+    #[arg(long, env = "SFUNNEL_HANDSHAKE_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration::<1, 300>)]
+    handshake_timeout: Duration,
 
-    /// Seconds for a request's header, of which the first is counted from the TLS handshake.
-    #[arg(long, env = "SFUNNEL_HEADER_TIMEOUT", value_name = "SECONDS", default_value_t = 10, value_parser = in_range(1, 300))]
-    header_timeout: u64,
+    /// Time limit of a connection's first request header, from the TLS handshake on. Later ones have 2 min
+    /// from the answer before.
+    #[arg(long, env = "SFUNNEL_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration::<1, 300>)]
+    header_timeout: Duration,
 
-    /// Seconds for a request's body, at the most. API servers say how long they wait for the answer, and
-    /// hear in that time what is wrong.
-    #[arg(long, env = "SFUNNEL_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = 4, value_parser = in_range(1, 300))]
-    body_timeout: u64,
+    /// Time limit of a request's body. It should be less than the timeoutSeconds of the webhook
+    /// configuration.
+    #[arg(long, env = "SFUNNEL_BODY_TIMEOUT", value_name = "DURATION", default_value = "4s", value_parser = duration::<1, 300>)]
+    body_timeout: Duration,
 
-    /// Seconds from SIGTERM, or from the last connection that came after it, until no more connections are
+    /// From SIGTERM, or from the last connection that came after it, until no more connections are
     /// accepted. /readyz fails meanwhile.
-    #[arg(long, env = "SFUNNEL_DRAIN_DELAY", value_name = "SECONDS", default_value_t = 5, value_parser = in_range(0, 300))]
-    drain_delay: u64,
+    #[arg(long, env = "SFUNNEL_DRAIN_DELAY", value_name = "DURATION", default_value = "5s", value_parser = duration::<0, 300>)]
+    drain_delay: Duration,
 
-    /// Seconds, after those of --drain-delay, for requests in flight. If connections still come, they are
-    /// accepted for half of it. Together with --drain-delay it should stay below the pod's
+    /// Time limit, after --drain-delay, of requests in flight. If connections still come, they are
+    /// accepted for half of it. Together with --drain-delay it should be less than the pod's
     /// terminationGracePeriodSeconds.
-    #[arg(long, env = "SFUNNEL_SHUTDOWN_TIMEOUT", value_name = "SECONDS", default_value_t = 20, value_parser = in_range(0, 300))]
-    shutdown_timeout: u64,
+    #[arg(long, env = "SFUNNEL_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = duration::<0, 300>)]
+    shutdown_timeout: Duration,
 }
 
-/// Flags that make no sense together.
+/// Flags that contradict each other in a way that clap doesn't know.
 #[derive(Debug, thiserror::Error)]
 pub enum ArgsError {
-    /// One file without the other.
-    #[error("{given} needs {missing} as well")]
-    HalfPair {
-        /// The flag that is there.
-        given: &'static str,
-        /// The flag that is not.
-        missing: &'static str,
-    },
-    /// Two certificates.
-    #[error("--self-signed and --tls-cert exclude each other; give one of them")]
-    TwoCertificates,
-    /// A flag that only --self-signed reads.
-    #[error("{0} does nothing without --self-signed")]
-    OnlySelfSigned(&'static str),
-    /// A flag of the CA that replicas share.
-    #[error("{flag} does nothing with {with}")]
-    OnlyManaged {
-        /// The flag.
-        flag: &'static str,
-        /// The flag that chooses another certificate.
-        with: &'static str,
-    },
     /// Lifetimes that contradict each other.
     #[error("{0} (--ca-lifetime, --certificate-lifetime, --ca-overlap)")]
     Policy(#[from] PolicyError),
@@ -190,14 +187,14 @@ pub enum ArgsError {
     Settings(#[from] SettingsError),
 }
 
-/// A command line that makes sense.
+/// A consistent command line.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where the certificate comes from.
     pub tls: Source,
-    /// What is served.
-    pub admission: Admission,
-    /// How it is served.
+    /// What is injected.
+    pub settings: Settings,
+    /// Addresses and limits of the server.
     pub options: Options,
 }
 
@@ -220,138 +217,102 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// The flags that contradict each other, or are missing.
+    /// The flags that contradict each other.
     pub fn config(self) -> Result<Config, ArgsError> {
         self.settings.check()?;
         let Self { settings, tls, serve, .. } = self;
         if serve.listen == serve.health_listen && serve.listen.port() != 0 {
             return Err(ArgsError::SamePort(serve.listen));
         }
-        Ok(Config {
-            tls: tls.source()?,
-            admission: Admission {
-                settings,
-                max_body: serve.max_body_bytes as usize,
-                body_timeout: Duration::from_secs(serve.body_timeout),
-                max_reviews: serve.max_concurrent_reviews as usize,
-            },
-            options: Options {
-                listen: serve.listen,
-                health_listen: serve.health_listen,
-                max_connections: serve.max_connections as usize,
-                handshake_timeout: Duration::from_secs(serve.handshake_timeout),
-                header_timeout: Duration::from_secs(serve.header_timeout),
-                drain_delay: Duration::from_secs(serve.drain_delay),
-                shutdown_timeout: Duration::from_secs(serve.shutdown_timeout),
-            },
-        })
+        Ok(Config { tls: tls.source()?, settings, options: serve.options() })
+    }
+}
+
+impl Config {
+    /// Logs what is configured, in the words of the flags.
+    pub fn log(&self, format: Format, level: LevelFilter) {
+        let Self { tls, settings, options } = self;
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            loader_image = settings.loader_image.as_str(),
+            loader_pull_policy = settings.loader_pull_policy.as_str(),
+            loader_pull_secret = settings.loader_pull_secret,
+            loader_cpu_request = %settings.loader_cpu_request,
+            loader_cpu_limit = %settings.loader_cpu_limit,
+            loader_memory_request = %settings.loader_memory_request,
+            loader_memory_limit = %settings.loader_memory_limit,
+            loader_privileged = settings.loader_privileged,
+            deny_runtime_class = settings.deny_runtime_class.join(","),
+            tls = %tls,
+            listen = %options.listen,
+            health_listen = %options.health_listen,
+            max_body_bytes = options.limits.max_body,
+            max_concurrent_reviews = options.limits.max_reviews,
+            max_connections = options.max_connections,
+            handshake_timeout = %format_duration(options.handshake_timeout),
+            header_timeout = %format_duration(options.header_timeout),
+            body_timeout = %format_duration(options.limits.body_timeout),
+            drain_delay = %format_duration(options.drain_delay),
+            shutdown_timeout = %format_duration(options.shutdown_timeout),
+            log_format = format.as_str(),
+            log_level = %level,
+            "starting"
+        );
     }
 }
 
 impl TlsArgs {
-    fn source(self) -> Result<Source, ArgsError> {
-        let half = |given, missing| Err(ArgsError::HalfPair { given, missing });
-        match (&self.tls_cert, &self.tls_key, self.self_signed) {
-            (None, None, false) => {
-                self.refuse_self_signed()?;
-                Ok(Source::Managed(self.managed()?))
-            }
-            (None, None, true) => {
-                self.refuse_managed("--self-signed")?;
-                let names = match self.self_signed_name {
-                    names if names.is_empty() => DEFAULT_NAMES.into_iter().flat_map(name).collect(),
-                    names => names,
-                };
-                Ok(Source::SelfSigned { names, ca_file: self.ca_file })
-            }
-            (_, _, true) => Err(ArgsError::TwoCertificates),
-            (Some(_), None, false) => half("--tls-cert", "--tls-key"),
-            (None, Some(_), false) => half("--tls-key", "--tls-cert"),
-            (Some(certificate), Some(key), false) => {
-                self.refuse_self_signed()?;
-                self.refuse_managed("--tls-cert")?;
-                Ok(Source::Files(Files { certificate: certificate.clone(), key: key.clone() }))
-            }
+    fn source(self) -> Result<Source, PolicyError> {
+        if let (Some(certificate), Some(key)) = (self.tls_cert, self.tls_key) {
+            return Ok(Source::Files(Files { certificate, key }));
         }
-    }
-
-    fn managed(self) -> Result<Managed, ArgsError> {
-        let name = |name: Option<String>, default: &str| name.unwrap_or(default.to_owned());
-        let seconds = |seconds: Option<u64>, default| {
-            // The range of the flags fits.
-            time::Duration::seconds(seconds.unwrap_or(default) as i64)
-        };
-        Ok(Managed {
+        if self.self_signed {
+            return Ok(Source::SelfSigned { names: self.self_signed_name, ca_file: self.ca_file });
+        }
+        let lifetimes = [self.ca_lifetime, self.certificate_lifetime, self.ca_overlap];
+        let [ca, certificate, overlap] =
+            lifetimes.map(|lifetime| time::Duration::seconds(lifetime.as_secs() as i64));
+        Ok(Source::Managed(Managed {
             namespace: self.namespace,
-            service: name(self.service, "sfunnel-webhook"),
-            secret: name(self.ca_secret, "sfunnel-webhook-ca"),
-            configuration: name(self.webhook_configuration, "sfunnel-webhook"),
-            policy: Policy::new(
-                seconds(self.ca_lifetime, 31_536_000),
-                seconds(self.certificate_lifetime, 604_800),
-                seconds(self.ca_overlap, 3_600),
-            )?,
-        })
+            service: self.service,
+            secret: self.ca_secret,
+            configuration: self.webhook_configuration,
+            policy: Policy::new(ca, certificate, overlap)?,
+        }))
     }
+}
 
-    fn refuse_managed(&self, with: &'static str) -> Result<(), ArgsError> {
-        let given = [
-            ("--namespace", self.namespace.is_some()),
-            ("--service", self.service.is_some()),
-            ("--ca-secret", self.ca_secret.is_some()),
-            ("--webhook-configuration", self.webhook_configuration.is_some()),
-            ("--ca-lifetime", self.ca_lifetime.is_some()),
-            ("--certificate-lifetime", self.certificate_lifetime.is_some()),
-            ("--ca-overlap", self.ca_overlap.is_some()),
-        ];
-        match first(&given) {
-            Some(flag) => Err(ArgsError::OnlyManaged { flag, with }),
-            None => Ok(()),
+impl ServeArgs {
+    fn options(self) -> Options {
+        Options {
+            listen: self.listen,
+            health_listen: self.health_listen,
+            max_connections: self.max_connections as usize,
+            handshake_timeout: *self.handshake_timeout,
+            header_timeout: *self.header_timeout,
+            drain_delay: *self.drain_delay,
+            shutdown_timeout: *self.shutdown_timeout,
+            limits: Limits {
+                max_body: self.max_body_bytes as usize,
+                body_timeout: *self.body_timeout,
+                max_reviews: self.max_concurrent_reviews as usize,
+            },
         }
     }
-
-    fn refuse_self_signed(&self) -> Result<(), ArgsError> {
-        let given = [
-            ("--ca-file", self.ca_file.is_some()),
-            ("--self-signed-name", !self.self_signed_name.is_empty()),
-        ];
-        first(&given).map_or(Ok(()), |flag| Err(ArgsError::OnlySelfSigned(flag)))
-    }
-}
-
-/// The first flag that is given.
-fn first(flags: &[(&'static str, bool)]) -> Option<&'static str> {
-    flags.iter().find(|(_, given)| *given).map(|(flag, _)| *flag)
-}
-
-/// A name of a namespace or a Service (RFC 1123, section 2.1).
-fn label(text: &str) -> Result<String, String> {
-    match text.len() <= 63 && is_label(text) {
-        true => Ok(text.to_owned()),
-        false => Err("not 1 to 63 lower case letters, digits and `-` in between".to_owned()),
-    }
-}
-
-/// A name of any other object
-/// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>).
-fn subdomain(text: &str) -> Result<String, String> {
-    match text.len() <= 253 && text.split('.').all(is_label) {
-        true => Ok(text.to_owned()),
-        false => {
-            Err("not 1 to 253 lower case letters, digits, and `-` and `.` in between".to_owned())
-        }
-    }
-}
-
-fn is_label(text: &str) -> bool {
-    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    text.chars().all(|c| alphanumeric(c) || c == '-')
-        && text.starts_with(alphanumeric)
-        && text.ends_with(alphanumeric)
 }
 
 fn name(text: &str) -> Result<Name, String> {
     Name::try_from(text.to_owned()).map_err(|_| "neither a DNS name nor an IP address".to_owned())
+}
+
+/// Reads a duration from MIN to MAX seconds.
+fn duration<const MIN: u64, const MAX: u64>(text: &str) -> Result<Duration, String> {
+    let duration: Duration = text.parse().map_err(|error| format!("{error}"))?;
+    let [min, max] = [MIN, MAX].map(std::time::Duration::from_secs);
+    match (min..=max).contains(&*duration) {
+        true => Ok(duration),
+        false => Err(format!("not from {} to {}", Duration::from(min), Duration::from(max))),
+    }
 }
 
 fn in_range(min: u64, max: u64) -> RangedU64ValueParser {
@@ -404,7 +365,7 @@ mod tests {
         assert_eq!(policy.certificate_lifetime(), time::Duration::days(7));
         assert_eq!(policy.ca_overlap(), time::Duration::hours(1));
 
-        let shortest = ["--ca-lifetime=60", "--certificate-lifetime=15", "--ca-overlap=5"];
+        let shortest = ["--ca-lifetime=60s", "--certificate-lifetime=15s", "--ca-overlap=5s"];
         let names =
             ["--namespace=n", "--service=s", "--ca-secret=c.1", "--webhook-configuration=w"];
         let flags: Vec<_> = shortest.into_iter().chain(names).collect();
@@ -415,51 +376,56 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
-        let check = |flags: &[&str], expect: &str| assert_eq!(config(flags).unwrap_err(), expect);
-        check(&["--tls-cert", "a"], "--tls-cert needs --tls-key as well");
-        check(&["--tls-key", "a"], "--tls-key needs --tls-cert as well");
-        check(
-            &["--tls-cert", "a", "--tls-key", "b", "--self-signed"],
-            "--self-signed and --tls-cert exclude each other; give one of them",
-        );
-        check(
-            &["--tls-cert", "a", "--tls-key", "b", "--ca-file", "c"],
-            "--ca-file does nothing without --self-signed",
-        );
-        check(
-            &["--tls-cert", "a", "--tls-key", "b", "--self-signed-name", "c"],
-            "--self-signed-name does nothing without --self-signed",
-        );
-        check(
-            &["--self-signed-name", "c"],
-            "--self-signed-name does nothing without --self-signed",
-        );
-        for flag in ["--namespace", "--service", "--ca-secret", "--webhook-configuration"] {
-            let files = ["--tls-cert", "a", "--tls-key", "b", flag, "c"];
-            check(&files, &format!("{flag} does nothing with --tls-cert"));
-            let self_signed = ["--self-signed", flag, "c"];
-            check(&self_signed, &format!("{flag} does nothing with --self-signed"));
+    fn contradictions_are_refused() {
+        let files = ["--tls-cert", "a", "--tls-key", "b"];
+        let check = |flags: &[&str], named: [&str; 2]| {
+            let error = config(flags).unwrap_err();
+            let (problem, _) = error.split_once("\n\n").unwrap_or((&error, ""));
+            for name in named {
+                assert!(problem.contains(name), "{flags:?}: {error}");
+            }
+        };
+        check(&files[..2], ["not provided", "--tls-key"]);
+        check(&files[2..], ["not provided", "--tls-cert"]);
+        check(&[&files[..], &["--self-signed"]].concat(), ["--self-signed", "--tls-cert"]);
+        for flag in ["--ca-file", "--self-signed-name"] {
+            check(&[flag, "c"], ["not provided", "--self-signed"]);
+            check(&[&files[..], &[flag, "c"]].concat(), [flag, "--tls-cert"]);
         }
-        for flag in ["--ca-lifetime", "--certificate-lifetime", "--ca-overlap"] {
-            let flags = ["--self-signed", flag, "60"];
-            check(&flags, &format!("{flag} does nothing with --self-signed"));
+        for (flag, value) in [
+            ("--namespace", "c"),
+            ("--service", "c"),
+            ("--ca-secret", "c"),
+            ("--webhook-configuration", "c"),
+            ("--ca-lifetime", "60s"),
+            ("--certificate-lifetime", "60s"),
+            ("--ca-overlap", "60s"),
+        ] {
+            check(&[&files[..], &[flag, value]].concat(), [flag, "--tls-cert"]);
+            check(&["--self-signed", flag, value], [flag, "--self-signed"]);
         }
+        let lifetimes = "(--ca-lifetime, --certificate-lifetime, --ca-overlap)";
         check(
-            &["--ca-lifetime", "21600", "--certificate-lifetime", "60"],
-            "the overlap of CAs has to be shorter than a sixth of a CA's life (--ca-lifetime, --certificate-lifetime, --ca-overlap)",
+            &["--ca-lifetime", "6h", "--certificate-lifetime", "1m"],
+            ["the overlap of CAs has to be shorter than a sixth of a CA's life", lifetimes],
         );
         check(
-            &["--certificate-lifetime", "31536000"],
-            "a certificate may live half as long as a CA at the most (--ca-lifetime, --certificate-lifetime, --ca-overlap)",
+            &["--certificate-lifetime", "365d"],
+            ["a certificate may live half as long as a CA at the most", lifetimes],
         );
         check(
             &["--self-signed", "--listen", "[::1]:1", "--health-listen", "[::1]:1"],
-            "--listen and --health-listen are both [::1]:1; give them different ports",
+            ["--listen and --health-listen are both [::1]:1", "give them different ports"],
         );
+    }
+
+    #[test]
+    fn bad_values_are_refused_by_the_flags_name() {
         for (flag, value) in [
             ("--max-body-bytes", "1"),
-            ("--handshake-timeout", "0"),
+            ("--handshake-timeout", "0s"),
+            ("--handshake-timeout", "10"),
+            ("--drain-delay", "301s"),
             ("--max-connections", "0"),
             ("--max-concurrent-reviews", "0"),
             ("--self-signed-name", "not a name"),
@@ -468,11 +434,11 @@ mod tests {
             ("--service", "a-"),
             ("--ca-secret", "a..b"),
             ("--webhook-configuration", "A"),
-            ("--ca-lifetime", "59"),
-            ("--certificate-lifetime", "14"),
-            ("--ca-overlap", "0"),
+            ("--ca-lifetime", "59s"),
+            ("--certificate-lifetime", "14s"),
+            ("--ca-overlap", "0s"),
         ] {
-            let error = config(&["--self-signed", flag, value]).unwrap_err();
+            let error = config(&[flag, value]).unwrap_err();
             assert!(error.contains(flag), "{error}");
         }
     }

@@ -3,13 +3,13 @@
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use webhook::args::{Args, Config};
-use webhook::clock::Clock;
-use webhook::serve::Server;
-use webhook::{log, tls};
+use webhook::certificates::clock::Clock;
+use webhook::log;
+use webhook::server::Server;
 
 fn main() -> ExitCode {
     let args = Args::read();
@@ -23,21 +23,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Threads for connections, at the most: each has memory of its own, also on a node of a hundred cores,
-/// and one decides thousands of reviews a second.
+/// Threads for connections, at the most: each needs memory, also on a node of a hundred cores, and one
+/// decides thousands of reviews a second.
 const MAX_THREADS: usize = 4;
 
 fn start(args: Args) -> anyhow::Result<()> {
     let (format, level) = (args.log_format, args.log_level);
     let config = args.config()?;
-    log::starting(&config, format, level);
+    config.log(format, level);
     allow_open_files(config.options.open_files())?;
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(cores.min(MAX_THREADS))
         // Large reviews, and now and then a file.
-        .max_blocking_threads(config.admission.max_reviews + 1)
+        .max_blocking_threads(config.options.limits.max_reviews + 1)
         .build()
         .context("starting threads")?
         .block_on(run(config))
@@ -47,11 +47,11 @@ fn start(args: Args) -> anyhow::Result<()> {
 fn allow_open_files(needed: usize) -> anyhow::Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let needed = needed as u64;
-    // Nothing is unlimited.
+    // None is unlimited.
     if current.is_none_or(|current| current >= needed) {
         return Ok(());
     }
-    anyhow::ensure!(
+    ensure!(
         maximum.is_none_or(|maximum| maximum >= needed),
         "--max-connections needs {needed} open files, and this process may have {}; lower it, or raise \
          the hard limit (ulimit -Hn, RLIMIT_NOFILE)",
@@ -62,31 +62,45 @@ fn allow_open_files(needed: usize) -> anyhow::Result<()> {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    let stop = stop_signal()?;
-    let mut kept = config.tls.keep(Clock::system())?;
-    let tls = tls::server_config(kept.served())?;
+    let (mut signals, mut again) = (Signals::new()?, Signals::new()?);
+    let mut renewal = config.tls.start(Clock::system())?;
     let server = Server::bind(config.options).await?;
-    let mut lost = false;
-    server
-        .run(tls, kept.served(), config.admission, async {
-            tokio::select! {
-                () = stop => {}
-                () = kept.lost() => lost = true,
-            }
-        })
-        .await;
-    anyhow::ensure!(!lost, "the task that keeps the certificate has ended");
+    let (resolver, mut failed) = (renewal.resolver(), false);
+    let stop = async {
+        tokio::select! {
+            () = signals.next() => {}
+            () = renewal.failed() => failed = true,
+        }
+    };
+    let second_signal = async {
+        again.next().await;
+        again.next().await;
+    };
+    tokio::select! {
+        result = server.run(resolver, config.settings, stop) => result.context("setting up TLS")?,
+        () = second_signal => bail!("ended by a second signal, before the last request was answered"),
+    }
+    ensure!(!failed, "the task that renews the certificate has ended");
     Ok(())
 }
 
 /// SIGTERM comes from the kubelet, SIGINT from a keyboard.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    Ok(async move {
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    })
+    }
 }

@@ -22,7 +22,7 @@ fn program() -> Command {
 
 /// Flags of a server on free ports.
 const FREE_PORTS: [&str; 3] =
-    ["--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--drain-delay=0"];
+    ["--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--drain-delay=0s"];
 
 /// A running program, ended with the test.
 struct Running {
@@ -269,7 +269,7 @@ fn the_log_says_all_that_is_configured_in_the_operators_words() {
     line.as_object_mut().unwrap().remove("timestamp");
     let expect = json!({
         "level": "INFO",
-        "target": "webhook::log",
+        "target": "webhook::args",
         "message": "starting",
         "version": env!("CARGO_PKG_VERSION"),
         "loader_image": "loader:1",
@@ -286,11 +286,11 @@ fn the_log_says_all_that_is_configured_in_the_operators_words() {
         "max_body_bytes": 4 << 20,
         "max_concurrent_reviews": 16,
         "max_connections": 4096,
-        "handshake_timeout_s": 10,
-        "header_timeout_s": 10,
-        "body_timeout_s": 4,
-        "drain_delay_s": 0,
-        "shutdown_timeout_s": 20,
+        "handshake_timeout": "10s",
+        "header_timeout": "10s",
+        "body_timeout": "4s",
+        "drain_delay": "0s",
+        "shutdown_timeout": "20s",
         "log_format": "json",
         "log_level": "info",
     });
@@ -314,7 +314,7 @@ fn help_is_for_people() {
         flags += 1;
     }
     assert!(flags >= 30, "{flags} flags: {help}");
-    assert!(help.contains("[default: 4194304]") && help.contains("31536000]"), "{help}");
+    assert!(help.contains("[default: 4194304]") && help.contains("[default: 365d]"), "{help}");
     assert!(lines.iter().all(|line| line.chars().count() <= 100), "{help}");
 }
 

@@ -11,6 +11,7 @@
 
 pub mod ast;
 mod axes;
+pub mod contract;
 mod diagnostic;
 mod entry;
 mod interfaces;

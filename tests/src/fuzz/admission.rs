@@ -2,11 +2,13 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use webhook::decision::Decision;
-use webhook::endpoint::Endpoint;
-use webhook::review::Review;
-use webhook::settings::Settings;
-use webhook::warning::within_limits;
+use webhook::admission::decision::Decision;
+use webhook::admission::endpoint::Endpoint;
+use webhook::admission::pod::PodFacts;
+use webhook::admission::response;
+use webhook::admission::review::Review;
+use webhook::admission::settings::Settings;
+use webhook::admission::warning::within_limits;
 
 /// What becomes of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +56,13 @@ pub fn settings(flags: &[&str]) -> Settings {
 
 /// Decides about a pod that is being created.
 pub fn decide(pod: &Pod, settings: &Settings) -> Outcome {
-    outcome(&webhook::decision::decide(pod, settings))
+    outcome(&webhook::admission::decision::decide(&facts(pod), settings))
+}
+
+/// What the webhook sees of a pod.
+fn facts(pod: &Pod) -> PodFacts {
+    let pod = serde_json::to_value(pod).expect("a pod is plain data");
+    serde_json::from_value(pod).expect("it can be read again")
 }
 
 /// Reads a review that came to `endpoint`, decides, and answers.
@@ -68,12 +76,13 @@ pub fn review(
     settings: &Settings,
 ) -> Result<(Outcome, Vec<u8>), String> {
     let review = Review::parse(body, endpoint).map_err(|error| error.to_string())?;
-    let decision = review.decide(settings);
-    Ok((outcome(&decision), review.answer(&decision)))
+    let decision = webhook::admission::decide(&review, settings);
+    let response = response::serialize(&review.uid, &decision);
+    Ok((outcome(&decision), response))
 }
 
 fn outcome(decision: &Decision) -> Outcome {
-    use webhook::decision::Verdict as Decided;
+    use webhook::admission::decision::Verdict as Decided;
     let verdict = match &decision.verdict {
         Decided::Inject(patch) => {
             Verdict::Injected(serde_json::to_value(patch).expect("a patch is plain data"))

@@ -10,7 +10,7 @@ use json_patch::Patch;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
-use webhook::settings::Settings;
+use webhook::admission::settings::Settings;
 
 use super::admission::{self, Outcome, Verdict, check_message, check_warnings};
 use crate::choices::Choices;

@@ -32,7 +32,7 @@ async fn health_is_answered_in_plain() {
 #[tokio::test]
 async fn a_server_that_drains_is_not_ready_but_serves() {
     // Far longer than the test: it ends by being dropped.
-    let mut server = TestServer::start(&["--drain-delay", "300"]).await;
+    let mut server = TestServer::start(&["--drain-delay", "300s"]).await;
     server.signal_stop();
     while server.health("/readyz").await.status == StatusCode::OK {
         tokio::task::yield_now().await;
@@ -45,7 +45,7 @@ async fn a_server_that_drains_is_not_ready_but_serves() {
 /// The API server's next request may be on its way when a connection is closed, and is not sent again.
 #[tokio::test]
 async fn a_server_that_drains_ends_connections_with_an_answer() {
-    let mut server = TestServer::start(&["--drain-delay", "300"]).await;
+    let mut server = TestServer::start(&["--drain-delay", "300s"]).await;
     let stream = TokioIo::new(server.connect().await);
     let (mut client, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
@@ -69,7 +69,7 @@ async fn a_server_that_drains_ends_connections_with_an_answer() {
 /// API servers keep idle connections for 90 s, and don't send a request again that meets the end of one.
 #[tokio::test]
 async fn an_idle_connection_stays_open_for_the_next_request() {
-    let server = TestServer::start(&["--header-timeout=1"]).await;
+    let server = TestServer::start(&["--header-timeout=1s"]).await;
     let stream = TokioIo::new(server.connect().await);
     let (mut client, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
     tokio::spawn(connection);
@@ -84,7 +84,7 @@ async fn an_idle_connection_stays_open_for_the_next_request() {
 /// API servers connect when they have a question, and don't ask it again.
 #[tokio::test]
 async fn who_has_connected_before_the_end_is_answered() {
-    let mut server = TestServer::start(&["--drain-delay", "0"]).await;
+    let mut server = TestServer::start(&["--drain-delay", "0s"]).await;
     let address = server.addresses.admission;
     let encrypted = server.connect().await;
     let plain = TcpStream::connect(address).await.unwrap();
@@ -102,7 +102,7 @@ async fn who_has_connected_before_the_end_is_answered() {
 
 #[tokio::test]
 async fn a_request_in_flight_is_answered_before_the_end() {
-    let mut server = TestServer::start(&["--drain-delay", "0"]).await;
+    let mut server = TestServer::start(&["--drain-delay", "0s"]).await;
     let body = question();
     let mut stream = server.connect().await;
     let header = format!(
@@ -130,7 +130,7 @@ async fn a_request_in_flight_is_answered_before_the_end() {
 
 #[tokio::test]
 async fn a_request_that_never_ends_holds_up_the_end_for_a_time_only() {
-    let flags = ["--drain-delay=0", "--shutdown-timeout=1", "--body-timeout=300"];
+    let flags = ["--drain-delay=0s", "--shutdown-timeout=1s", "--body-timeout=300s"];
     let mut server = TestServer::start(&flags).await;
     let mut stream = server.connect().await;
     let header = "POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\

@@ -16,9 +16,10 @@ use tests::choices::Choices;
 use tests::injection::undone;
 use tests::pods;
 use tests::verbatim::Json;
-use webhook::endpoint::{Endpoint, Namespace, Webhook};
-use webhook::review::Review;
-use webhook::settings::Settings;
+use webhook::admission::endpoint::{Endpoint, Namespace, Webhook};
+use webhook::admission::review::Review;
+use webhook::admission::settings::Settings;
+use webhook::admission::{decide, response};
 
 use crate::review::{Verdict, review};
 
@@ -54,7 +55,7 @@ fn ask(pod: &Json, settings: &Settings) -> Verdict {
     let body = format!("{before}{pod}{behind}");
     let endpoint = Endpoint { webhook: Webhook::Mutate, namespace: Namespace::Enabled };
     let review = Review::parse(body.as_bytes(), endpoint).unwrap();
-    Verdict::read(&QUESTION, &review.answer(&review.decide(settings)))
+    Verdict::read(&QUESTION, &response::serialize(&review.uid, &decide(&review, settings)))
 }
 
 /// The pod after its creation.

@@ -15,14 +15,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use webhook::args::Args;
-use webhook::clock::Clock;
-use webhook::serve::{Addresses, Server};
+use webhook::certificates::clock::Clock;
+use webhook::server::{Addresses, Server};
 
 use crate::review::Verdict;
 
@@ -67,16 +67,15 @@ impl TestServer {
             ca_file.to_str().unwrap(),
         ];
         let config = Args::try_parse_from(own.iter().chain(flags)).unwrap().config().unwrap();
-        let kept = config.tls.keep(Clock::system()).unwrap();
-        let served = kept.served();
-        let tls = webhook::tls::server_config(kept.served()).unwrap();
+        let resolver = config.tls.start(Clock::system()).unwrap().resolver();
         let server = Server::bind(config.options).await.unwrap();
         let addresses = server.addresses();
         let (stop, stopped) = oneshot::channel();
-        let running = tokio::spawn(server.run(tls, served, config.admission, async {
+        let running = tokio::spawn(async {
             // A dropped sender stops the server as well.
-            let _ = stopped.await;
-        }));
+            let stopped = async { drop(stopped.await) };
+            server.run(resolver, config.settings, stopped).await.unwrap();
+        });
 
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&ca_file).unwrap()).unwrap();
@@ -99,6 +98,13 @@ impl TestServer {
         let stream = self.handshake(stream, &[b"http/1.1"]).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
         stream
+    }
+
+    /// A connection from another address: 127.0.0.2.
+    pub async fn connect_from_elsewhere(&self, to: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        socket.connect(to).await.unwrap()
     }
 
     /// A TLS connection of a client that speaks these protocols.

@@ -28,6 +28,8 @@ const PLAIN_PORT: u16 = 8080;
 pub struct Target {
     pub tls: SocketAddr,
     pub plain: SocketAddr,
+    /// The address of the client.
+    from: Ipv4Addr,
     trusting: Arc<ClientConfig>,
     /// TLS 1.2 with ChaCha20-Poly1305, whose secrets can be had.
     older: Arc<ClientConfig>,
@@ -55,7 +57,8 @@ impl Target {
         let mut older = config(older, roots.clone());
         older.enable_secret_extraction = true;
         let (trusting, older) = (Arc::new(config(provider, roots)), Arc::new(older));
-        Self { tls: at(TLS_PORT), plain: at(PLAIN_PORT), trusting, older }
+        let (tls, plain) = (at(TLS_PORT), at(PLAIN_PORT));
+        Self { tls, plain, from: Ipv4Addr::UNSPECIFIED, trusting, older }
     }
 
     /// The same webhook at another address.
@@ -66,9 +69,33 @@ impl Target {
         Self { tls, plain, ..self.clone() }
     }
 
+    /// The same webhook for a client at this address.
+    pub fn from(&self, from: Ipv4Addr) -> Self {
+        Self { from, ..self.clone() }
+    }
+
+    /// A TCP connection to one of the ports.
+    pub async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.socket()?.connect(address).await
+    }
+
+    /// A TCP connection that takes little before it is read.
+    pub async fn dial_narrow(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.socket()?;
+        // The kernel makes it its smallest.
+        socket.set_recv_buffer_size(1)?;
+        socket.connect(address).await
+    }
+
+    fn socket(&self) -> io::Result<TcpSocket> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddrV4::new(self.from, 0).into())?;
+        Ok(socket)
+    }
+
     /// A connection over TLS, as API servers have it.
     pub async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
-        self.handshake(TcpStream::connect(self.tls).await?).await
+        self.handshake(self.dial(self.tls).await?).await
     }
 
     /// A connection over TLS on the connection `tcp`.
@@ -79,7 +106,7 @@ impl Target {
 
     /// A connection over TLS 1.2.
     pub async fn connect_older(&self) -> io::Result<TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect(self.tls).await?;
+        let tcp = self.dial(self.tls).await?;
         tcp.set_nodelay(true)?;
         TlsConnector::from(Arc::clone(&self.older)).connect(name(), tcp).await
     }
@@ -100,14 +127,6 @@ impl Target {
     pub fn hello_older(&self) -> Vec<u8> {
         hello(&self.older)
     }
-}
-
-/// A TCP connection that takes little before it is read.
-pub async fn narrow(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    // The kernel makes it its smallest.
-    socket.set_recv_buffer_size(1)?;
-    socket.connect(address).await
 }
 
 /// Like API servers, it resumes nothing and speaks HTTP/1.1 alone (kubernetes#75791).

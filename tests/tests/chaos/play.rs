@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use crate::attacks::Fate;
-use crate::client::{Target, narrow};
+use crate::client::Target;
 use crate::scripts::{Door, LONGEST, Script, Then};
 
 /// From one byte of a slow client to the next.
@@ -77,8 +77,8 @@ pub async fn play(script: &Script, target: &Target) -> Fate {
 async fn open(script: &Script, target: &Target) -> io::Result<Box<dyn Stream>> {
     let address = if script.door == Door::Plain { target.plain } else { target.tls };
     let tcp = match script.then {
-        Then::Flood => narrow(address).await?,
-        _ => TcpStream::connect(address).await?,
+        Then::Flood => target.dial_narrow(address).await?,
+        _ => target.dial(address).await?,
     };
     Ok(match script.door {
         Door::Tcp | Door::Plain => Box::new(tcp),

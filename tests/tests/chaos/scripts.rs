@@ -144,7 +144,7 @@ fn before_tls(hello: &[u8], noise: &[u8]) -> Vec<Script> {
     let endless: Vec<_> = (0..16).flat_map(|_| record(22, &[0xFF; 16 << 10])).collect();
     let start = record(22, &[1, 0xFF, 0xFF, 0xFF]);
     vec![
-        // A third of all: in the time for a handshake, as many come as --max-connections allows.
+        // A third of all: in the time for a handshake, twice as many come as one address may have.
         tcp("nothing", b"").times(120),
         tcp("nothing, close", b"").then(Then::Close).times(20),
         tcp("nothing, reset", b"").then(Then::Reset).times(20),
@@ -211,8 +211,7 @@ fn stages(review: &str) -> Vec<Script> {
         tls("a request, reset", &whole).then(Then::Reset).times(2),
         tls("a request, close", &whole).then(Then::Close),
         tls("a request, half-close", &whole).then(Then::HalfClose),
-        // What API servers do all the time. Together with those that send nothing, more than there is
-        // room for.
+        // What API servers do all the time.
         tls("a request, and idle", &whole).may_stay().times(10),
         tls("requests whose answers are not read", &whole).then(Then::Flood),
     ]
@@ -317,9 +316,9 @@ fn plain(noise: &[u8]) -> Vec<Script> {
         plain("half a header, half-close", &get[..20]).then(Then::HalfClose),
         plain("a header by the byte", get).slowly().times(2),
         plain("a request, reset", get).then(Then::Reset),
-        plain("a request, and idle", get).times(5),
+        plain("a request, and idle", get).may_stay().times(5),
         plain("a body that doesn't come", body.as_bytes()),
-        plain("30 requests in one", &get.repeat(30)),
+        plain("30 requests in one", &get.repeat(30)).may_stay(),
         plain("requests whose answers are not read", get).then(Then::Flood),
         plain("a field of 1 MiB", long.as_bytes()),
         plain("a ClientHello", &record(22, noise)),

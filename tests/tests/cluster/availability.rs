@@ -19,7 +19,7 @@ in_both_modes! { without_replicas_only_annotated_pods_wait }
 
 /// Lives of certificates that are over while one looks on.
 const SHORT_LIVES: &str =
-    "SFUNNEL_CA_LIFETIME=60 SFUNNEL_CERTIFICATE_LIFETIME=15 SFUNNEL_CA_OVERLAP=5";
+    "SFUNNEL_CA_LIFETIME=60s SFUNNEL_CERTIFICATE_LIFETIME=15s SFUNNEL_CA_OVERLAP=5s";
 
 fn no_call_fails_while_certificates_and_replicas_change(lab: &Lab) {
     lab.install();

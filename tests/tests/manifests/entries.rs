@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, RuleWithOperations};
 use kube::core::{Selector, SelectorExt as _};
-use webhook::endpoint::{ENDPOINTS, Endpoint, Namespace, Webhook};
-use webhook::names::{INJECT, PREFIX};
-use webhook::workload::WORKLOADS;
+use ruleset::contract::{INJECT, PREFIX};
+use webhook::admission::endpoint::{ENDPOINTS, Endpoint, Namespace, Webhook};
+use webhook::admission::workload::WORKLOADS;
 
 use crate::rendered::{MUTATING, NAMESPACE, Rendered, VALIDATING, only};
 
@@ -181,7 +181,7 @@ fn whatever_makes_annotated_pods_is_looked_at() {
         let owned = |group: &str, version: &str, plural: &str| {
             (group.to_owned(), version.to_owned(), plural.to_owned())
         };
-        let read = WORKLOADS.map(|known| owned(known.group, known.version, known.plural));
+        let read = WORKLOADS.map(|known| owned(known.group, "v1", known.plural));
         assert_eq!(asked, read.into_iter().chain([owned("", "v1", "pods")]).collect());
         assert_eq!(entry.match_policy.as_deref(), Some("Equivalent"));
         assert_eq!(entry.object_selector, None);

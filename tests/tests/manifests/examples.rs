@@ -7,12 +7,13 @@ use clap::Parser as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use ruleset::contract::{EGRESS_RULESET, RULESET};
 use tests::model::{self, Packet, TCP, UDP};
 use tests::random::{self, Checksum};
 use tests::test_run::Runner;
-use webhook::decision::{Decision, Verdict, decide};
-use webhook::names::{EGRESS_RULESET, RULESET};
-use webhook::settings::Settings;
+use webhook::admission::decision::{Decision, Verdict, decide};
+use webhook::admission::pod::PodFacts;
+use webhook::admission::settings::Settings;
 
 use crate::rendered::{Rendered, deploy, only_container};
 
@@ -70,7 +71,7 @@ fn every_pod_gets_the_loader_without_a_warning() {
     for example_name in FUNNELLED {
         for deployment in deployments(&example(example_name)) {
             let whose = format!("{example_name}, {}", name(&deployment));
-            let Decision { verdict, warnings } = decide(&pod(deployment), &settings);
+            let Decision { verdict, warnings } = decide(&facts(&pod(deployment)), &settings);
             assert!(matches!(verdict, Verdict::Inject(_)), "{whose}: {verdict:?}");
             assert_eq!(warnings, [], "{whose}");
         }
@@ -195,4 +196,10 @@ fn probes_ask_a_port_that_is_not_funnelled() {
         .into_iter()
         .find(|port| port.name.clone().map(IntOrString::String) == Some(probe.port.clone()));
     assert_eq!(asked.unwrap().container_port, 80);
+}
+
+/// What the webhook sees of a pod.
+pub fn facts(pod: &Pod) -> PodFacts {
+    let pod = serde_json::to_value(pod).expect("a pod is plain data");
+    serde_json::from_value(pod).expect("it can be read again")
 }

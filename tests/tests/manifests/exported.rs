@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certs::{Authority, Validity};
-use webhook::clock::Clock;
-use webhook::decision::{Decision, Verdict};
-use webhook::endpoint::Webhook;
-use webhook::metrics::Metrics;
-use webhook::reason::{DenyReason, SkipReason};
-use webhook::served::Served;
-use webhook::warning::Warning;
+use webhook::admission::decision::{Decision, Verdict};
+use webhook::admission::endpoint::Webhook;
+use webhook::admission::reason::{DenyReason, SkipReason};
+use webhook::admission::warning::Warning;
+use webhook::certificates::clock::Clock;
+use webhook::certificates::resolver::CertResolver;
+use webhook::server::metrics::Metrics;
 
 /// All metrics, with series for whatever may have happened.
 pub fn exported() -> Exported {
@@ -19,10 +19,10 @@ pub fn exported() -> Exported {
     let validity = Validity::starting(clock.now(), time::Duration::hours(1));
     let ca = Authority::new("a CA", validity).unwrap();
     let pair = ca.issue(&["localhost".try_into().unwrap()], validity).unwrap();
-    let served = Arc::new(Served::new(clock));
-    served.show(&pair, Some(ca.validity()));
+    let resolver = Arc::new(CertResolver::new(clock));
+    resolver.show(&pair, Some(ca.validity()));
 
-    let metrics = Metrics::new(served);
+    let metrics = Metrics::new(resolver);
     for webhook in [Webhook::Mutate, Webhook::Validate] {
         for verdict in [
             Verdict::Valid,

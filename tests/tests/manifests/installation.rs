@@ -8,9 +8,9 @@ use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPort};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use ruleset::contract::INJECT;
 use serde_json::{Value, json};
-use webhook::names::INJECT;
-use webhook::tls::Source;
+use webhook::certificates::source::Source;
 
 use crate::rendered::{
     MUTATING, NAME, NAMESPACE, Rendered, VALIDATING, deploy, only, only_container,
@@ -49,7 +49,7 @@ fn versions_are_the_workspaces() {
     let rendered = Rendered::folder(".");
     let image = only_container(&rendered.pods(NAME)).image;
     assert_eq!(image, Some(format!("sfunnel/webhook:{VERSION}")));
-    let loader = rendered.config().admission.settings.loader_image;
+    let loader = rendered.config().settings.loader_image;
     assert_eq!(loader.as_str(), format!("sfunnel/loader:{VERSION}"));
     for object in rendered.objects() {
         let labels = &object["metadata"]["labels"];
@@ -103,7 +103,7 @@ fn the_largest_pods_do_not_take_the_webhook_down() {
     let rendered = Rendered::folder(".");
     let limits = only_container(&rendered.pods(NAME)).resources.unwrap().limits.unwrap();
     let limit = limits["memory"].0.strip_suffix("Mi").and_then(|mi| mi.parse().ok());
-    let reviews: usize = rendered.config().admission.max_reviews;
+    let reviews: usize = rendered.config().options.limits.max_reviews;
     assert!(reviews * 125 + 16 < limit.expect("MiB"), "{reviews} reviews, {limits:?}");
 }
 

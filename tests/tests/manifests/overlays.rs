@@ -5,7 +5,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
-use webhook::tls::Source;
+use webhook::certificates::source::Source;
 
 use crate::rendered::{MUTATING, NAME, NAMESPACE, Rendered, VALIDATING, only, only_container};
 
@@ -15,7 +15,7 @@ const GKE: &str = "overlays/gke";
 #[test]
 fn all_are_as_hard_as_the_base() {
     let base = Rendered::folder(".");
-    assert!(!base.config().admission.settings.loader_privileged);
+    assert!(!base.config().settings.loader_privileged);
     for overlay in [CERT_MANAGER, GKE] {
         let rendered = Rendered::folder(overlay);
         rendered.assert_hardened();
@@ -93,7 +93,7 @@ fn cert_managers_ca_keeps_its_key() {
 fn on_gke_the_loader_is_privileged_and_the_port_one_that_control_planes_reach() {
     let rendered = Rendered::folder(GKE);
     let config = rendered.config();
-    assert!(config.admission.settings.loader_privileged);
+    assert!(config.settings.loader_privileged);
     assert_eq!(config.options.listen.port(), 10250);
     let quota: ResourceQuota = rendered.get("ResourceQuota", NAME);
     assert_eq!(quota.metadata.namespace.as_deref(), Some(NAMESPACE));

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
-use webhook::tls::Source;
+use webhook::certificates::source::Source;
 
 use crate::rendered::{NAME, NAMESPACE, Rendered};
 
@@ -24,14 +24,14 @@ fn rights_are_for_three_objects_by_name() {
     let Source::Managed(managed) = rendered.config().tls else { panic!("not managed") };
     let role: Role = rendered.get("Role", NAME);
     assert_eq!(role.metadata.namespace.as_deref(), Some(NAMESPACE));
-    let verbs = ["get", "watch", "create", "patch"];
+    let verbs = ["get", "list", "watch", "create", "patch"];
     assert_eq!(role.rules.unwrap(), [rule("", &["secrets"], managed.secret, &verbs)]);
 
     let role: ClusterRole = rendered.get("ClusterRole", NAME);
     assert_eq!(role.aggregation_rule, None);
     let group = "admissionregistration.k8s.io";
     let resources = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"];
-    let verbs = ["get", "watch", "patch"];
+    let verbs = ["get", "list", "watch", "patch"];
     assert_eq!(role.rules.unwrap(), [rule(group, &resources, managed.configuration, &verbs)]);
 }
 

@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use crate::examples::facts;
 use clap::Parser as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use webhook::decision::{Decision, Verdict, decide};
-use webhook::settings::Settings;
+use webhook::admission::decision::{Decision, Verdict, decide};
+use webhook::admission::settings::Settings;
 
 use crate::rendered::{Rendered, deploy};
 
@@ -26,7 +27,8 @@ fn pod(folder: &str) -> Pod {
 #[test]
 fn nfacctd_gets_the_loader_without_a_warning() {
     let settings = Cli::parse_from(["test", "--loader-image", "loader:1"]).settings;
-    let Decision { verdict, warnings } = decide(&pod("use-cases/nfacctd/collector"), &settings);
+    let Decision { verdict, warnings } =
+        decide(&facts(&pod("use-cases/nfacctd/collector")), &settings);
     assert!(matches!(verdict, Verdict::Inject(_)), "{verdict:?}");
     assert_eq!(warnings, []);
     assert_eq!(pod("use-cases/nfacctd/before").metadata.annotations, None);

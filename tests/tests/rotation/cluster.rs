@@ -6,7 +6,9 @@ use std::time::Duration;
 use certs::{Bundle, Data};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
-use webhook::cluster::{Cluster, ClusterError, Configuration, Doing, Kind, Stored};
+use webhook::certificates::cluster::{
+    Cluster, ClusterError, Configuration, Kind, Operation, SecretData,
+};
 
 /// An entry of a webhook configuration: which configuration, which entry, and the path that it calls.
 pub type Entry = (Kind, usize, &'static str);
@@ -27,7 +29,7 @@ pub struct MemoryCluster(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     version: u64,
-    secret: Option<Stored>,
+    secret: Option<SecretData>,
     configurations: Vec<Configuration>,
     /// What the configurations were, and since when.
     history: Vec<(Instant, Configuration)>,
@@ -41,8 +43,8 @@ impl State {
         self.version.to_string()
     }
 
-    fn set_secret(&mut self, data: Data) -> Stored {
-        let stored = Stored { version: self.next_version(), data };
+    fn set_secret(&mut self, data: Data) -> SecretData {
+        let stored = SecretData { version: self.next_version(), data };
         self.secret.insert(stored).clone()
     }
 
@@ -116,11 +118,11 @@ impl Cluster for MemoryCluster {
         .await
     }
 
-    async fn secret(&self) -> Result<Option<Stored>, ClusterError> {
+    async fn secret(&self) -> Result<Option<SecretData>, ClusterError> {
         Ok(self.request(|state| state.secret.clone()).await)
     }
 
-    async fn create_secret(&self) -> Result<Stored, ClusterError> {
+    async fn create_secret(&self) -> Result<SecretData, ClusterError> {
         let create = |state: &mut State| match state.secret.clone() {
             Some(there) => there,
             None => state.set_secret(Data::new()),
@@ -128,7 +130,7 @@ impl Cluster for MemoryCluster {
         Ok(self.request(create).await)
     }
 
-    async fn write_secret(&self, found: &Stored, data: &Data) -> Result<(), ClusterError> {
+    async fn write_secret(&self, found: &SecretData, data: &Data) -> Result<(), ClusterError> {
         self.request(|state| {
             if state.secret.as_ref() != Some(found) {
                 return Err(conflict("writing"));
@@ -141,5 +143,5 @@ impl Cluster for MemoryCluster {
 }
 
 fn conflict(what: &'static str) -> ClusterError {
-    ClusterError::Conflict(Doing { what, object: "an object in memory".to_owned() })
+    ClusterError::Conflict(Operation { what, object: "an object in memory".to_owned() })
 }

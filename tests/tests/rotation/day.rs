@@ -6,7 +6,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
-use webhook::clock::Clock;
+use webhook::certificates::clock::Clock;
 
 /// A day. Its clock is tokio's.
 #[derive(Clone, Debug)]

@@ -11,10 +11,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use webhook::args::Args;
-use webhook::managed::Manager;
-use webhook::serve::{Addresses, Server};
-use webhook::served::Served;
-use webhook::tls::{Source, server_config};
+use webhook::certificates::manager::Manager;
+use webhook::certificates::resolver::CertResolver;
+use webhook::certificates::source::Source;
+use webhook::server::{Addresses, Server};
 
 use crate::api_server::NAME;
 use crate::cluster::MemoryCluster;
@@ -65,22 +65,21 @@ impl Replica {
         ];
         let config = Args::try_parse_from(own.iter().chain(flags)).unwrap().config().unwrap();
         let Source::Managed(managed) = config.tls else { panic!("{:?}", config.tls) };
-        let served = Arc::new(Served::new(day.clock()));
+        let resolver = Arc::new(CertResolver::new(day.clock()));
         let changed = Arc::new(Notify::new());
         if watching {
             cluster.watch(&changed);
         }
         let (clock, names) = (day.clock(), vec![NAME.try_into().unwrap()]);
         let manager =
-            Manager::new(cluster.clone(), managed.policy, names, clock, Arc::clone(&served));
+            Manager::new(cluster.clone(), managed.policy, names, clock, Arc::clone(&resolver));
         let server = Server::bind(config.options).await.unwrap();
         let addresses = server.addresses();
-        let tls = server_config(Arc::clone(&served)).unwrap();
         let (stop, stopped) = oneshot::channel();
         let mut manager_task = JoinSet::new();
         manager_task.spawn(async { match manager.run(changed).await {} });
         let server = tokio::spawn(async move {
-            server.run(tls, served, config.admission, async { drop(stopped.await) }).await;
+            server.run(resolver, config.settings, async { drop(stopped.await) }).await.unwrap();
         });
         let shown = Mutex::default();
         Self { addresses, shown, stop, server, _manager: manager_task }

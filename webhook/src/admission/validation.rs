@@ -5,16 +5,13 @@
 //! judged with the Deployment, exactly as its pods will be. Only mistakes of the author are denied, and
 //! only where they were just made: a controller that scales an old ReplicaSet down must not fail on them.
 
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-use crate::decision::{Decision, Verdict, decide};
-use crate::endpoint::Namespace;
-use crate::names::LOADER;
-use crate::reason::{DenyReason, SkipReason};
-use crate::settings::Settings;
-use crate::warning::Warning;
-use crate::workload::{Resource, Workload, ours};
+use super::decision::{Decision, Verdict, decide};
+use super::endpoint::Namespace;
+use super::pod::{Metadata, PodFacts};
+use super::reason::{DenyReason, SkipReason};
+use super::settings::Settings;
+use super::warning::Warning;
+use super::workload::{Resource, Workload};
 
 /// Decides about a workload that is created or, with `before`, updated.
 pub fn workload(
@@ -36,7 +33,7 @@ pub fn workload(
         };
         return Decision { verdict: Verdict::Skip(SkipReason::Unchanged), warnings };
     }
-    let Decision { verdict, mut warnings } = decide(&workload.pod, settings);
+    let Decision { verdict, mut warnings } = decide(workload.pod(), settings);
     warnings.extend(misplaced());
     let verdict = match verdict {
         Verdict::Skip(reason) => Verdict::Skip(reason),
@@ -59,7 +56,7 @@ pub fn workload(
 }
 
 /// Decides about a pod that is created, after all mutating webhooks.
-pub fn pod(pod: &Pod, namespace: Namespace, settings: &Settings) -> Decision {
+pub fn pod(pod: &PodFacts, namespace: Namespace, settings: &Settings) -> Decision {
     let skipped = |reason, warnings| Decision { verdict: Verdict::Skip(reason), warnings };
     let unlabelled = namespace == Namespace::Unlabelled;
     let Decision { verdict, warnings } = decide(pod, settings);
@@ -68,7 +65,9 @@ pub fn pod(pod: &Pod, namespace: Namespace, settings: &Settings) -> Decision {
         Verdict::Skip(reason) => skipped(reason, if unlabelled { warnings } else { Vec::new() }),
         _ if unlabelled => skipped(SkipReason::NotEnabled, vec![Warning::NotEnabled]),
         // In a rolling update of this webhook, a replica with other settings may have added it.
-        Verdict::Deny(_) if has_loader(pod) => SkipReason::AlreadyInjected.into(),
+        Verdict::Deny(_) if pod.spec.iter().any(|spec| spec.loaders().next().is_some()) => {
+            SkipReason::AlreadyInjected.into()
+        }
         Verdict::Deny(_) => Decision { verdict, warnings: Vec::new() },
         Verdict::Inject(_) | Verdict::Valid => {
             Decision { verdict: Verdict::Valid, warnings: vec![Warning::LoaderMissing] }
@@ -76,14 +75,9 @@ pub fn pod(pod: &Pod, namespace: Namespace, settings: &Settings) -> Decision {
     }
 }
 
-fn has_loader(pod: &Pod) -> bool {
-    let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    init.into_iter().any(|container| container.name == LOADER)
-}
-
 /// Decides about an update of a pod, which runs, or is about to.
-pub fn running_pod(after: &ObjectMeta, before: &ObjectMeta) -> Decision {
-    let warnings = match ours(after).eq(ours(before)) {
+pub fn running_pod(after: &Metadata, before: &Metadata) -> Decision {
+    let warnings = match after.own_annotations().eq(before.own_annotations()) {
         true => Vec::new(),
         false => vec![Warning::RunningPod],
     };

@@ -1,16 +1,18 @@
 //! From a pod to a decision. Nothing here reads a clock, a socket or the cluster.
 
 use json_patch::Patch;
-use k8s_openapi::api::core::v1::{LocalObjectReference, Pod, PodSpec};
+use k8s_openapi::api::core::v1::LocalObjectReference;
+use ruleset::contract::{LOADER, NO_TOKEN_VOLUME};
 
-use crate::annotations::{self, Wishes};
-use crate::container::{difference, loader, mounts_no_token_volume, no_token_volume};
-use crate::names::{LOADER, NO_TOKEN_VOLUME};
-use crate::patch::Addition;
-use crate::reason::{DenyReason, SkipReason};
-use crate::settings::Settings;
-use crate::warning::Warning;
-use crate::{placement, ports};
+use super::annotations::{self, InjectionRequest};
+use super::container::{loader, no_token_volume};
+use super::existing::Existing;
+use super::patch::Addition;
+use super::pod::{PodFacts, Spec};
+use super::reason::{DenyReason, NotInjected, SkipReason};
+use super::settings::Settings;
+use super::warning::Warning;
+use super::{placement, ports};
 
 /// What happens to an object, and what its author should know.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,69 +63,44 @@ impl From<SkipReason> for Decision {
     }
 }
 
-/// Why a pod gets no patch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// It is admitted as it is.
-    Skip(SkipReason),
-    /// It is not admitted.
-    Deny(DenyReason),
-}
-
-impl From<SkipReason> for Stop {
-    fn from(reason: SkipReason) -> Self {
-        Self::Skip(reason)
-    }
-}
-
-impl From<DenyReason> for Stop {
-    fn from(reason: DenyReason) -> Self {
-        Self::Deny(reason)
-    }
-}
-
 /// Decides about a pod that is being created.
 ///
 /// The same pod always gets the same decision, a dry run's too. A pod that carries the loader already
 /// is admitted as it is, so the API server may ask again after other webhooks changed the pod.
-pub fn decide(pod: &Pod, settings: &Settings) -> Decision {
+pub fn decide(pod: &PodFacts, settings: &Settings) -> Decision {
     match inject(pod, settings) {
         Ok((patch, warnings)) => Decision { verdict: Verdict::Inject(patch), warnings },
-        Err(Stop::Skip(reason)) => {
+        Err(NotInjected::Skipped(reason)) => {
             let warnings = annotations::warnings_of_skipped(pod, &reason);
             Decision { verdict: Verdict::Skip(reason), warnings }
         }
-        Err(Stop::Deny(reason)) => {
+        Err(NotInjected::Denied(reason)) => {
             Decision { verdict: Verdict::Deny(reason), warnings: Vec::new() }
         }
     }
 }
 
-fn inject(pod: &Pod, settings: &Settings) -> Result<(Patch, Vec<Warning>), Stop> {
-    let wishes = Wishes::read(pod)?;
+fn inject(pod: &PodFacts, settings: &Settings) -> Result<(Patch, Vec<Warning>), NotInjected> {
+    let request = InjectionRequest::read(pod)?;
     let spec = pod.spec.as_ref().ok_or(DenyReason::NoSpec)?;
     let mut warnings = placement::check(spec, &settings.deny_runtime_class)?;
-    warnings.extend(wishes.warnings.iter().cloned());
-    warnings.extend(ports::undeclared(&wishes, spec));
+    warnings.extend(request.warnings.iter().cloned());
+    warnings.extend(ports::undeclared(&request, spec));
 
     // Without a token mounted anywhere, there is none to hide. The service account may say so as
     // well, but only the cluster knows it; hiding nothing does no harm.
     let hide_token = spec.automount_service_account_token != Some(false);
-    let container = loader(&wishes, hide_token, settings);
-    let loaders: Vec<_> =
-        spec.init_containers.iter().flatten().filter(|other| other.name == LOADER).collect();
-    if loaders.len() > 1 {
-        let difference = "it is there more than once".to_owned();
-        return Err(DenyReason::LoaderDiffers { difference }.into());
-    }
-    // What nobody would mount may be called as it likes.
-    let volume_needed = hide_token || loaders.iter().any(|found| mounts_no_token_volume(found));
+    let container = loader(&request, hide_token, settings);
+    let existing = Existing::find(spec)?;
+    // A volume that nothing would mount may have any name.
+    let volume_needed =
+        hide_token || existing.as_ref().is_some_and(Existing::mounts_no_token_volume);
     let volume_exists = volume_needed && volume_exists(spec)?;
     if spec.containers.iter().any(|other| other.name == LOADER) {
         return Err(DenyReason::NameTaken.into());
     }
-    if !loaders.is_empty() {
-        return Err(match loaders.into_iter().find_map(|found| difference(&container, found)) {
+    if let Some(existing) = existing {
+        return Err(match existing.difference(&container) {
             Some(difference) => DenyReason::LoaderDiffers { difference }.into(),
             None => SkipReason::AlreadyInjected.into(),
         });
@@ -138,7 +115,7 @@ fn inject(pod: &Pod, settings: &Settings) -> Result<(Patch, Vec<Warning>), Stop>
 }
 
 /// Whether the volume over the token is there already, or something else has its name.
-fn volume_exists(spec: &PodSpec) -> Result<bool, DenyReason> {
+fn volume_exists(spec: &Spec) -> Result<bool, DenyReason> {
     let mut volumes = spec.volumes.iter().flatten();
     match volumes.find(|volume| volume.name == NO_TOKEN_VOLUME) {
         None => Ok(false),
@@ -147,9 +124,9 @@ fn volume_exists(spec: &PodSpec) -> Result<bool, DenyReason> {
     }
 }
 
-fn missing_pull_secret(spec: &PodSpec, settings: &Settings) -> Option<LocalObjectReference> {
-    let name = settings.loader_pull_secret.as_ref()?.as_str();
+fn missing_pull_secret(spec: &Spec, settings: &Settings) -> Option<LocalObjectReference> {
+    let name = settings.loader_pull_secret.as_ref()?;
     let mut secrets = spec.image_pull_secrets.iter().flatten();
-    (!secrets.any(|secret| secret.name == name))
-        .then(|| LocalObjectReference { name: name.to_owned() })
+    (!secrets.any(|secret| secret.name == *name))
+        .then(|| LocalObjectReference { name: name.clone() })
 }

@@ -6,17 +6,17 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::PodSpec;
 use ruleset::ast::{Action, PortRange, Protocol, Rule, Ruleset, Verb};
 
-use crate::annotations::Wishes;
-use crate::warning::Warning;
+use super::annotations::InjectionRequest;
+use super::pod::Spec;
+use super::warning::Warning;
 
 /// Warns of ports where rules expect funnelled packets, and of which no container says that it listens
 /// there. A pod that declares no ports at all has said nothing that could be compared.
-pub fn undeclared(wishes: &Wishes, spec: &PodSpec) -> Vec<Warning> {
+pub fn undeclared(request: &InjectionRequest, spec: &Spec) -> Vec<Warning> {
     let declared = declared(spec);
-    let Some(ingress) = wishes.ingress.as_ref().filter(|_| !declared.is_empty()) else {
+    let Some(ingress) = request.ingress.as_ref().filter(|_| !declared.is_empty()) else {
         return Vec::new();
     };
     let expected: BTreeSet<_> = ingress
@@ -24,7 +24,7 @@ pub fn undeclared(wishes: &Wishes, spec: &PodSpec) -> Vec<Warning> {
         .iter()
         .filter_map(arrival)
         .filter(|arrival| !declared.contains(arrival))
-        .filter(|port| !wishes.egress.as_ref().is_some_and(|rules| sends_from(rules, *port)))
+        .filter(|port| !request.egress.as_ref().is_some_and(|rules| sends_from(rules, *port)))
         .collect();
     let warning = |(protocol, port)| Warning::UndeclaredPort { protocol, port };
     expected.into_iter().map(warning).collect()
@@ -33,9 +33,9 @@ pub fn undeclared(wishes: &Wishes, spec: &PodSpec) -> Vec<Warning> {
 /// Protocol, as Kubernetes writes it, and number.
 type Port = (&'static str, u16);
 
-fn declared(spec: &PodSpec) -> BTreeSet<Port> {
-    let init = spec.init_containers.iter().flatten();
-    let ports = spec.containers.iter().chain(init).flat_map(|c| c.ports.iter().flatten());
+fn declared(spec: &Spec) -> BTreeSet<Port> {
+    let init = spec.init_containers.iter().flatten().map(|init| &init.container);
+    let ports = spec.containers.iter().chain(init).flat_map(|container| &container.ports);
     ports
         .filter_map(|port| {
             let number = u16::try_from(port.container_port).ok()?;

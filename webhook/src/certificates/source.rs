@@ -1,4 +1,4 @@
-//! The server's TLS: where its certificate comes from, and which protocols it speaks.
+//! Where the server's certificate comes from.
 
 use std::fmt;
 use std::io::Write;
@@ -6,19 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use certs::{Authority, AuthorityError, Files, Name, Policy, Validity};
-use rustls::ServerConfig;
+use humantime::format_duration;
+use kube::{Client, Config};
 use rustls::crypto::ring::default_provider;
-use rustls::server::NoServerSessionStorage;
 use time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::api::{self, NoCluster};
-use crate::clock::Clock;
-use crate::cluster::{self, KubeCluster};
-use crate::managed::Manager;
-use crate::reload::{Reload, ReloadError};
-use crate::served::Served;
+use super::clock::Clock;
+use super::cluster::{KubeCluster, Names};
+use super::manager::Manager;
+use super::reload::{Reload, ReloadError};
+use super::resolver::CertResolver;
 
 /// Where the server's certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub enum Source {
     },
 }
 
-/// What replicas have to know to share a CA.
+/// The objects by which replicas share a CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Managed {
     /// The namespace of the Service and the Secret; the service account's when none is given.
@@ -47,7 +46,7 @@ pub struct Managed {
     pub secret: String,
     /// The MutatingWebhookConfiguration and the ValidatingWebhookConfiguration in which the CA is published.
     pub configuration: String,
-    /// How long what lives.
+    /// Lifetimes of CAs and certificates.
     pub policy: Policy,
 }
 
@@ -57,12 +56,14 @@ impl fmt::Display for Source {
         match self {
             Self::Managed(Managed { namespace, service, secret, configuration, policy }) => {
                 let namespace = namespace.as_deref().unwrap_or("own");
+                let lifetimes =
+                    [policy.ca_lifetime(), policy.certificate_lifetime(), policy.ca_overlap()];
+                let [ca, certificate, overlap] =
+                    lifetimes.map(|lifetime| format_duration(lifetime.unsigned_abs()));
                 write!(
                     f,
-                    "managed for Service {service} in namespace {namespace} with Secret {secret} and webhook configurations {configuration}; seconds: CA {}, certificate {}, overlap {}",
-                    policy.ca_lifetime().whole_seconds(),
-                    policy.certificate_lifetime().whole_seconds(),
-                    policy.ca_overlap().whole_seconds(),
+                    "managed for Service {service} in namespace {namespace} with Secret {secret} and webhook \
+                     configurations {configuration}; CA {ca}, certificate {certificate}, overlap {overlap}",
                 )
             }
             Self::Files(Files { certificate, key }) => {
@@ -77,16 +78,22 @@ impl fmt::Display for Source {
     }
 }
 
-/// Why there is no TLS. The texts name the flags.
+/// Why there is no certificate. The texts name the flags.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum SourceError {
     /// `--tls-cert` or `--tls-key` is unusable.
     #[error(transparent)]
     Reload(#[from] ReloadError),
     /// There is no cluster to share a CA in.
-    #[error(transparent)]
-    NoCluster(#[from] NoCluster),
-    /// The namespace is none.
+    #[error(
+        "managed certificates need the Kubernetes API: {0}; run in a pod with the token of a service \
+         account, or give --tls-cert and --tls-key, or --self-signed"
+    )]
+    NoCluster(kube::config::InClusterError),
+    /// The client for the cluster can't be built.
+    #[error("setting up the client for the Kubernetes API: {0}")]
+    Client(kube::Error),
+    /// Not the name of a namespace.
     #[error("--namespace {0}: no name that a namespace can have")]
     Namespace(String),
     /// The certificate can't be issued.
@@ -97,95 +104,96 @@ pub enum TlsError {
     CaFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What the system says.
         error: std::io::Error,
     },
-    /// rustls refuses its own defaults.
-    #[error("setting up TLS: {0}")]
-    Rustls(rustls::Error),
 }
 
-/// A self-signed certificate can't be renewed, and nobody keeps its key. It may live longer than any
-/// process.
+/// Lifetime of a self-signed certificate. It can't be renewed, and nobody keeps its key, so it may be longer
+/// than any process lives.
 const SELF_SIGNED_LIFETIME: Duration = Duration::days(3650);
 
-/// A certificate that is kept from ending.
+/// The tasks that renew the certificate. They end when this is dropped.
 #[derive(Debug)]
-pub struct Kept {
-    served: Arc<Served>,
-    // Dropped, it ends its tasks.
+pub struct Renewal {
+    resolver: Arc<CertResolver>,
     tasks: JoinSet<()>,
 }
 
-impl Kept {
-    /// What is shown.
-    pub fn served(&self) -> Arc<Served> {
-        Arc::clone(&self.served)
+impl Renewal {
+    /// What is served.
+    pub fn resolver(&self) -> Arc<CertResolver> {
+        Arc::clone(&self.resolver)
     }
 
-    /// Returns when nobody keeps the certificate any more, which is a fault of this program.
-    pub async fn lost(&mut self) {
+    /// Returns when a task has ended, which is a fault of this program.
+    pub async fn failed(&mut self) {
         match self.tasks.join_next().await {
             Some(_) => {}
-            // Nothing was there to be done.
+            // A self-signed certificate needs no task.
             None => std::future::pending().await,
         }
     }
 }
 
 impl Source {
-    /// Loads or issues the certificate, or begins to agree on one with other replicas: then it comes
-    /// later. From now on it is kept. A CA file is written before anything listens, and appears complete
-    /// or not at all.
+    /// Loads or issues the certificate, or starts to agree on one with other replicas, which takes a while.
+    /// From then on it is renewed. A CA file is complete before this returns.
     ///
     /// # Errors
     ///
     /// The flag and the file at fault, or why there is no cluster.
-    pub fn keep(self, clock: Clock) -> Result<Kept, TlsError> {
-        let served = Arc::new(Served::new(clock.clone()));
+    pub fn start(self, clock: Clock) -> Result<Renewal, SourceError> {
+        let resolver = Arc::new(CertResolver::new(clock.clone()));
         let mut tasks = JoinSet::new();
         match self {
             Self::Managed(managed) => {
                 let changed = Arc::new(Notify::new());
                 let (cluster, names) = managed.connect()?;
                 tasks.spawn(cluster.clone().watch(Arc::clone(&changed)));
-                let served = Arc::clone(&served);
-                let manager = Manager::new(cluster, managed.policy, names, clock, served);
+                let resolver = Arc::clone(&resolver);
+                let manager = Manager::new(cluster, managed.policy, names, clock, resolver);
                 tasks.spawn(async { match manager.run(changed).await {} });
             }
             Self::Files(files) => {
-                let reload = Reload::new(files, clock, Arc::clone(&served))?;
+                let reload = Reload::new(files, clock, Arc::clone(&resolver))?;
                 tasks.spawn(async { match reload.run().await {} });
             }
             Self::SelfSigned { names, ca_file } => {
                 let validity = Validity::starting(clock.now(), SELF_SIGNED_LIFETIME);
                 let authority = Authority::new("sfunnel-webhook self-signed CA", validity)
-                    .map_err(TlsError::SelfSigned)?;
-                let pair = authority.issue(&names, validity).map_err(TlsError::SelfSigned)?;
+                    .map_err(SourceError::SelfSigned)?;
+                let pair = authority.issue(&names, validity).map_err(SourceError::SelfSigned)?;
                 if let Some(path) = ca_file {
                     write_file(&path, &authority.certificate().pem())
-                        .map_err(|error| TlsError::CaFile { path, error })?;
+                        .map_err(|error| SourceError::CaFile { path, error })?;
                 }
-                served.show(&pair, Some(validity));
+                resolver.show(&pair, Some(validity));
             }
         }
-        Ok(Kept { served, tasks })
+        Ok(Renewal { resolver, tasks })
     }
 }
 
 impl Managed {
-    fn connect(&self) -> Result<(KubeCluster, Vec<Name>), TlsError> {
-        let (client, own_namespace) = api::client()?;
-        let namespace = self.namespace.clone().unwrap_or(own_namespace);
+    fn connect(&self) -> Result<(KubeCluster, Vec<Name>), SourceError> {
+        // kube takes the provider of the process. Whoever has set one before has set the same.
+        let _ = default_provider().install_default();
+        // The address comes from the environment, so no DNS is needed.
+        let config = Config::incluster_env().map_err(SourceError::NoCluster)?;
+        let namespace = self.namespace.clone().unwrap_or(config.default_namespace.clone());
         // The name by which an API server calls a Service.
         let name = Name::try_from(format!("{}.{namespace}.svc", self.service))
-            .map_err(|_| TlsError::Namespace(namespace.clone()))?;
-        let names = cluster::Names {
+            .map_err(|_| SourceError::Namespace(namespace.clone()))?;
+        let names = Names {
             namespace,
             secret: self.secret.clone(),
             configuration: self.configuration.clone(),
         };
-        Ok((KubeCluster::new(client, names), vec![name]))
+        Ok((
+            KubeCluster::new(Client::try_from(config).map_err(SourceError::Client)?, names),
+            vec![name],
+        ))
     }
 }
 
@@ -202,26 +210,6 @@ fn write_file(path: &Path, text: &str) -> std::io::Result<()> {
     file.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
     file.persist(path)?;
     Ok(())
-}
-
-/// TLS 1.2 and 1.3 with HTTP/1.1, which is all that API servers speak to webhooks (kubernetes#75791).
-/// Without HTTP/2, a connection has one request at a time.
-///
-/// # Errors
-///
-/// When rustls finds no protocol version that its provider supports.
-pub fn server_config(served: Arc<Served>) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Rustls)?
-        .with_no_client_auth()
-        .with_cert_resolver(served);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // API servers keep connections, and never resume a session (`crypto/tls` does so only with a cache that
-    // `k8s.io/apiserver` doesn't give it).
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Arc::new(config))
 }
 
 /// The names of a self-signed certificate when none are given.

@@ -4,8 +4,8 @@ use std::fmt;
 
 use ruleset::Diagnostic;
 
-use crate::names::{EGRESS_RULESET, INJECT, INTERFACES, PREFIX, RULESET};
-use crate::text::one_line;
+use super::text::one_line;
+use ruleset::contract::{EGRESS_RULESET, INJECT, INTERFACES, PREFIX, RULESET};
 
 /// What the pod's author should know, although the pod is admitted. `Display` gives one line.
 #[derive(Clone, Debug, PartialEq, Eq)]

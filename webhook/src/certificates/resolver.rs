@@ -8,12 +8,12 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
-use crate::clock::Clock;
+use super::clock::Clock;
 
 /// The certificate that clients are shown. It can be replaced at any time; connections that are open
 /// keep what they were shown.
 #[derive(Debug)]
-pub struct Served {
+pub struct CertResolver {
     clock: Clock,
     failures: AtomicU64,
     // A handshake computes a signature, for which this lock can be taken a thousand times.
@@ -60,7 +60,7 @@ pub enum Unready {
     NotYetValid(OffsetDateTime),
 }
 
-impl Served {
+impl CertResolver {
     /// Nothing to show yet.
     pub fn new(clock: Clock) -> Self {
         let readiness = Readiness::NoCertificate;
@@ -121,7 +121,7 @@ impl Served {
     }
 }
 
-impl ResolvesServerCert for Served {
+impl ResolvesServerCert for CertResolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.certified()
     }
@@ -144,12 +144,12 @@ mod tests {
         let pair = Authority::new("CA", validity).unwrap().issue(&names, validity).unwrap();
         let now = Arc::new(Mutex::new(start));
         let clock = Arc::clone(&now);
-        let served = Served::new(Clock::new(move || *clock.lock().unwrap()));
-        assert_eq!(served.ready(), Err(Unready::NoCertificate));
-        served.show(&pair, None);
+        let resolver = CertResolver::new(Clock::new(move || *clock.lock().unwrap()));
+        assert_eq!(resolver.ready(), Err(Unready::NoCertificate));
+        resolver.show(&pair, None);
         let at = |moment| {
             *now.lock().unwrap() = moment;
-            served.ready()
+            resolver.ready()
         };
         assert_eq!(at(start), Ok(()));
         assert_eq!(at(start - Duration::SECOND), Err(Unready::NotYetValid(start)));

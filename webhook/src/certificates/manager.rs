@@ -10,12 +10,12 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
-use crate::backoff::{Backoff, jittered};
-use crate::clock::Clock;
-use crate::cluster::{
-    Cluster, ClusterError, Configuration, Doing, Kind, Stored, decisive, published,
+use super::backoff::{Backoff, jittered};
+use super::clock::Clock;
+use super::cluster::{
+    Cluster, ClusterError, Configuration, Kind, Operation, SecretData, decisive, published,
 };
-use crate::served::Served;
+use super::resolver::CertResolver;
 
 /// From one look to the next when nothing happens: a watch may be deaf.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Manager<C> {
     cluster: Arc<C>,
     clock: Clock,
-    served: Arc<Served>,
+    resolver: Arc<CertResolver>,
     replica: Replica,
     /// Whether the configuration was there at the last look.
     configured: Option<bool>,
@@ -44,13 +44,13 @@ enum LookError {
 
 impl LookError {
     /// A conflict is no failure: another replica was faster, and what it did is looked at next.
-    fn report(&self, served: &Served) {
+    fn report(&self, resolver: &CertResolver) {
         match self {
             Self::Cluster(ClusterError::Conflict(_)) => return debug!("{self}"),
             Self::Cluster(_) => warn!("{self}"),
             Self::Authority(_) => error!("{self}"),
         }
-        served.failed();
+        resolver.failed();
     }
 }
 
@@ -61,10 +61,10 @@ impl<C: Cluster> Manager<C> {
         policy: Policy,
         names: Vec<Name>,
         clock: Clock,
-        served: Arc<Served>,
+        resolver: Arc<CertResolver>,
     ) -> Self {
         let replica = Replica::new(policy, names);
-        Self { cluster: Arc::new(cluster), clock, served, replica, configured: None }
+        Self { cluster: Arc::new(cluster), clock, resolver, replica, configured: None }
     }
 
     /// Looks at the cluster whenever it has `changed` or it is time to, and does what is to be done.
@@ -78,11 +78,11 @@ impl<C: Cluster> Manager<C> {
                 }
                 // Another attempt to make a certificate would fail as well.
                 Err(error @ LookError::Authority(_)) => {
-                    error.report(&self.served);
+                    error.report(&self.resolver);
                     backoff.delay()
                 }
                 Err(error) => {
-                    error.report(&self.served);
+                    error.report(&self.resolver);
                     // A certificate can be renewed without the cluster.
                     self.until(self.replica.renewal_due(self.clock.now())).min(backoff.delay())
                 }
@@ -117,7 +117,7 @@ impl<C: Cluster> Manager<C> {
         let configurations = match (configurations, &agreed) {
             (Ok(configurations), _) => configurations,
             (Err(error), agreed) => {
-                agreed.as_ref().err().into_iter().for_each(|also| also.report(&self.served));
+                agreed.as_ref().err().into_iter().for_each(|also| also.report(&self.resolver));
                 return Err(error.into());
             }
         };
@@ -184,7 +184,7 @@ impl<C: Cluster> Manager<C> {
         written
     }
 
-    async fn write(&mut self, found: Option<Stored>, plan: &Plan) -> Result<(), LookError> {
+    async fn write(&mut self, found: Option<SecretData>, plan: &Plan) -> Result<(), LookError> {
         let Some(wanted) = plan.to_write() else { return Ok(()) };
         let cluster = Arc::clone(&self.cluster);
         let found = match found {
@@ -194,8 +194,8 @@ impl<C: Cluster> Manager<C> {
                 // The plan is for a Secret with nothing in it. Meanwhile another replica may have made it
                 // and written its CA, which must not be lost.
                 if !matches!(certs::Stored::read(&made.data), certs::Stored::Nothing) {
-                    let doing = Doing { what: "creating", object: "the Secret".to_owned() };
-                    return Err(ClusterError::Conflict(doing).into());
+                    let operation = Operation { what: "creating", object: "the Secret".to_owned() };
+                    return Err(ClusterError::Conflict(operation).into());
                 }
                 made
             }
@@ -218,7 +218,7 @@ impl<C: Cluster> Manager<C> {
                 Ok(answer) => return answer,
                 Err(_) => {
                     if let Err(error) = self.renew() {
-                        error.report(&self.served);
+                        error.report(&self.resolver);
                         return request.await;
                     }
                 }
@@ -233,7 +233,7 @@ impl<C: Cluster> Manager<C> {
         }
         let leaf = self.replica.leaf();
         let ca = leaf.map(|leaf| leaf.issuer.validity());
-        self.served.set(leaf.map(|leaf| &leaf.pair), ca, self.replica.readiness());
+        self.resolver.set(leaf.map(|leaf| &leaf.pair), ca, self.replica.readiness());
         Ok(())
     }
 
@@ -265,19 +265,19 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::served::Unready;
+    use crate::certificates::resolver::Unready;
 
     const START: OffsetDateTime =
         OffsetDateTime::UNIX_EPOCH.saturating_add(time::Duration::days(20_000));
 
-    /// Two objects in memory. Every request takes a while, in which others are served.
+    /// Two objects in memory. Every request takes a while, in which others are resolver.
     #[derive(Clone, Default)]
     struct Fake(Arc<Mutex<State>>);
 
     #[derive(Default)]
     struct State {
         version: u64,
-        secret: Option<Stored>,
+        secret: Option<SecretData>,
         configuration: Option<Configuration>,
         watchers: Vec<Arc<Notify>>,
         /// It answers no more.
@@ -298,7 +298,7 @@ mod tests {
         fn set_secret(&mut self, data: Option<Data>) {
             self.version += 1;
             let version = self.version.to_string();
-            self.secret = data.map(|data| Stored { version, data });
+            self.secret = data.map(|data| SecretData { version, data });
             self.wake();
         }
 
@@ -338,7 +338,7 @@ mod tests {
             if self.state(|state| state.down) {
                 sleep(Duration::from_secs(10)).await;
                 let problem = "no answer".to_owned();
-                return Err(ClusterError::Failed { doing: doing(), problem });
+                return Err(ClusterError::Failed { operation: operation(), problem });
             }
             let answer = self.state(answer);
             way().await;
@@ -352,16 +352,16 @@ mod tests {
         }
 
         fn start_for(&self, names: Vec<Name>, clock: &Clock, watching: bool) -> Started {
-            let served = Arc::new(Served::new(clock.clone()));
+            let resolver = Arc::new(CertResolver::new(clock.clone()));
             let manager =
-                Manager::new(self.clone(), policy(), names, clock.clone(), Arc::clone(&served));
+                Manager::new(self.clone(), policy(), names, clock.clone(), Arc::clone(&resolver));
             let changed = Arc::new(Notify::new());
             if watching {
                 self.state(|state| state.watchers.push(Arc::clone(&changed)));
             }
             let mut task = JoinSet::new();
             task.spawn(async { match manager.run(changed).await {} });
-            Started { served, _task: task }
+            Started { resolver, _task: task }
         }
 
         /// What callers trust now; `None` when nobody calls.
@@ -388,7 +388,7 @@ mod tests {
             self.request(|state| {
                 if state.configuration.as_ref() != Some(configuration) {
                     state.conflicts += 1;
-                    return Err(ClusterError::Conflict(doing()));
+                    return Err(ClusterError::Conflict(operation()));
                 }
                 state.publications += 1;
                 let bundles = configuration.bundles.iter().map(|_| bundle.pem().into_bytes());
@@ -398,15 +398,17 @@ mod tests {
             .await
         }
 
-        async fn secret(&self) -> Result<Option<Stored>, ClusterError> {
+        async fn secret(&self) -> Result<Option<SecretData>, ClusterError> {
             self.request(|state| match state.forbidden {
-                true => Err(ClusterError::Failed { doing: doing(), problem: "no".to_owned() }),
+                true => {
+                    Err(ClusterError::Failed { operation: operation(), problem: "no".to_owned() })
+                }
                 false => Ok(state.secret.clone()),
             })
             .await
         }
 
-        async fn create_secret(&self) -> Result<Stored, ClusterError> {
+        async fn create_secret(&self) -> Result<SecretData, ClusterError> {
             self.request(|state| {
                 if let Some(data) = state.faster.take() {
                     state.set_secret(Some(data));
@@ -419,11 +421,11 @@ mod tests {
             .await
         }
 
-        async fn write_secret(&self, found: &Stored, data: &Data) -> Result<(), ClusterError> {
+        async fn write_secret(&self, found: &SecretData, data: &Data) -> Result<(), ClusterError> {
             self.request(|state| {
                 if state.secret.as_ref() != Some(found) {
                     state.conflicts += 1;
-                    return Err(ClusterError::Conflict(doing()));
+                    return Err(ClusterError::Conflict(operation()));
                 }
                 state.writes += 1;
                 state.set_secret(Some(data.clone()));
@@ -433,20 +435,20 @@ mod tests {
         }
     }
 
-    fn doing() -> Doing {
-        Doing { what: "asking", object: "the fake".to_owned() }
+    fn operation() -> Operation {
+        Operation { what: "asking", object: "the fake".to_owned() }
     }
 
     /// A replica that ends with the test.
     struct Started {
-        served: Arc<Served>,
+        resolver: Arc<CertResolver>,
         _task: JoinSet<()>,
     }
 
     impl Started {
         /// What callers say to what it shows.
         fn call(&self, fake: &Fake, now: OffsetDateTime) -> Result<(), String> {
-            let certified = self.served.certified().ok_or("no certificate")?;
+            let certified = self.resolver.certified().ok_or("no certificate")?;
             for bundle in fake.trusted().into_iter().flatten() {
                 let mut roots = RootCertStore::empty();
                 for der in CertificateDer::pem_slice_iter(&bundle) {
@@ -484,7 +486,7 @@ mod tests {
 
     async fn all_ready(replicas: &[Started]) -> Duration {
         let start = Instant::now();
-        while replicas.iter().any(|replica| replica.served.ready().is_err()) {
+        while replicas.iter().any(|replica| replica.resolver.ready().is_err()) {
             sleep(Duration::from_millis(10)).await;
         }
         start.elapsed()
@@ -494,7 +496,7 @@ mod tests {
     async fn replicas_agree_and_rotate_without_a_failed_call() {
         let (fake, clock) = (Fake::new(), clock());
         let replicas = [(); 3].map(|()| fake.start(&clock, true));
-        assert_eq!(replicas[0].served.ready(), Err(Unready::NoCertificate));
+        assert_eq!(replicas[0].resolver.ready(), Err(Unready::NoCertificate));
         let start = all_ready(&replicas).await;
         assert!(start < Duration::from_secs(2), "{start:?}");
         sleep(Duration::from_secs(1)).await;
@@ -505,7 +507,7 @@ mod tests {
             sleep(Duration::from_millis(100)).await;
             for replica in &replicas {
                 assert_eq!(replica.call(&fake, clock.now()), Ok(()));
-                assert_eq!(replica.served.ready(), Ok(()));
+                assert_eq!(replica.resolver.ready(), Ok(()));
             }
             let trusted = fake.trusted().unwrap();
             if bundles.last() != Some(&trusted) {
@@ -578,7 +580,7 @@ mod tests {
         let configuration = fake.state(|state| state.configuration.clone().unwrap());
         assert_eq!(configuration.bundles, bundle[..1], "nothing in the new configuration");
         // None of it has made a replica unready.
-        assert!(replicas.iter().all(|replica| replica.served.ready().is_ok()));
+        assert!(replicas.iter().all(|replica| replica.resolver.ready().is_ok()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -651,11 +653,11 @@ mod tests {
         fake.state(|state| state.down = true);
         // The CA was made within the first second.
         while clock.now() < START + Duration::from_secs(58) {
-            assert_eq!(replicas[0].served.ready(), Ok(()));
+            assert_eq!(replicas[0].resolver.ready(), Ok(()));
             sleep(Duration::from_millis(100)).await;
         }
         sleep(Duration::from_secs(5)).await;
-        assert!(matches!(replicas[0].served.ready(), Err(Unready::Expired(_))));
+        assert!(matches!(replicas[0].resolver.ready(), Err(Unready::Expired(_))));
 
         fake.state(|state| state.down = false);
         let back = all_ready(&replicas).await;

@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use crate::quantity::MaybeQuantity;
+use super::quantity::MaybeQuantity;
+use crate::names::subdomain;
 
 /// What the operator decides about injected containers.
 #[derive(Clone, Debug, clap::Args)]
@@ -22,8 +23,8 @@ pub struct Settings {
     pub loader_pull_policy: PullPolicy,
 
     /// Secret to pull the image with. It must exist in each pod's namespace.
-    #[arg(long, env = "SFUNNEL_LOADER_PULL_SECRET", value_name = "SECRET")]
-    pub loader_pull_secret: Option<SecretName>,
+    #[arg(long, env = "SFUNNEL_LOADER_PULL_SECRET", value_name = "SECRET", value_parser = subdomain)]
+    pub loader_pull_secret: Option<String>,
 
     /// CPU that the loader requests, or `none`.
     #[arg(
@@ -171,39 +172,6 @@ impl FromStr for Image {
     }
 }
 
-/// The name of a Secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecretName(String);
-
-/// Text that no Secret can be called.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a Secret's name has 1 to 253 lower case letters, digits, `-` and `.`, and starts and ends with a letter or digit"
-)]
-pub struct SecretNameError;
-
-impl SecretName {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for SecretName {
-    type Err = SecretNameError;
-
-    /// Names of objects are DNS subdomains
-    /// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>).
-    fn from_str(text: &str) -> Result<Self, SecretNameError> {
-        let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let valid = (1..=253).contains(&text.len())
-            && text.chars().all(|c| alphanumeric(c) || matches!(c, '-' | '.'))
-            && text.starts_with(alphanumeric)
-            && text.ends_with(alphanumeric);
-        valid.then(|| Self(text.to_owned())).ok_or(SecretNameError)
-    }
-}
-
 /// When the kubelet pulls an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PullPolicy {
@@ -284,6 +252,7 @@ pub(crate) mod tests {
         for (flag, value) in [
             ("--loader-image", "two words"),
             ("--loader-pull-secret", "Reg_Cred"),
+            ("--loader-pull-secret", "a..b"),
             ("--loader-pull-policy", "Sometimes"),
             ("--loader-cpu-limit", "1core"),
         ] {

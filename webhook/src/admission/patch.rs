@@ -5,11 +5,12 @@
 
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation};
-use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, LocalObjectReference, Volume};
+use ruleset::contract::{STATUS, STATUS_INJECTED};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::names::{STATUS, STATUS_INJECTED};
+use super::pod::Spec;
 
 /// What is to be added to a pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +25,7 @@ pub struct Addition {
 
 impl Addition {
     /// The patch for a pod that has annotations and `spec`.
-    pub fn patch(&self, spec: &PodSpec) -> Patch {
+    pub fn patch(&self, spec: &Spec) -> Patch {
         let mut operations =
             vec![insert("initContainers", spec.init_containers.is_some(), "0", &self.container)];
         if let Some(volume) = &self.volume {

@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
 use ruleset::Ruleset;
+use ruleset::contract::{ANNOTATIONS, EGRESS_RULESET, INJECT, INTERFACES, PREFIX, RULESET, STATUS};
 
-use crate::decision::Stop;
-use crate::names::{
-    ANNOTATIONS, EGRESS_RULESET, INJECT, INTERFACES, MIRROR, PREFIX, RULESET, STATUS,
-};
-use crate::reason::{DenyReason, SkipReason};
-use crate::warning::Warning;
+use super::pod::PodFacts;
+use super::reason::{DenyReason, NotInjected, SkipReason};
+use super::warning::Warning;
 
-/// What a pod asks for: at least one ruleset, all of them valid.
+type Annotations = BTreeMap<String, String>;
+
+/// The annotation by which the kubelet marks the API object of a static pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// A pod's request to be injected: at least one ruleset, all of them valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wishes {
+pub struct InjectionRequest {
     /// Rules for packets that come in.
     pub ingress: Option<Ruleset>,
     /// Rules for packets that go out.
@@ -25,15 +27,14 @@ pub struct Wishes {
     pub warnings: Vec<Warning>,
 }
 
-impl Wishes {
+impl InjectionRequest {
     /// Reads a pod's annotations and compiles its rulesets.
     ///
     /// # Errors
     ///
     /// Why the pod is left alone or denied.
-    pub fn read(pod: &Pod) -> Result<Self, Stop> {
-        let none = BTreeMap::new();
-        let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
+    pub fn read(pod: &PodFacts) -> Result<Self, NotInjected> {
+        let annotations = &pod.metadata.annotations;
         let get = |name: &str| annotations.get(name).map(String::as_str);
 
         if let Some(reason) = excused(annotations) {
@@ -68,25 +69,30 @@ impl Wishes {
 }
 
 /// Why a pod is left alone whatever it asks for.
-fn excused(annotations: &BTreeMap<String, String>) -> Option<SkipReason> {
+fn excused(annotations: &Annotations) -> Option<SkipReason> {
     if annotations.contains_key(MIRROR) {
         return Some(SkipReason::MirrorPod);
     }
     (annotations.get(INJECT)? == "false").then_some(SkipReason::OptedOut)
 }
 
-/// Bytes of the rulesets that [`Wishes::read`] compiles, at the most.
-pub fn ruleset_len(pod: &Pod) -> usize {
-    let annotations = pod.metadata.annotations.iter();
-    let asking = annotations.filter(|annotations| excused(annotations).is_none());
-    let rulesets = asking.flat_map(|all| [all.get(RULESET), all.get(EGRESS_RULESET)]);
-    rulesets.flatten().map(String::len).sum()
+/// Bytes of the rulesets that [`InjectionRequest::read`] compiles, at the most.
+pub fn ruleset_len(pod: &PodFacts) -> usize {
+    let annotations = &pod.metadata.annotations;
+    if excused(annotations).is_some() {
+        return 0;
+    }
+    [RULESET, EGRESS_RULESET]
+        .into_iter()
+        .filter_map(|name| annotations.get(name))
+        .map(String::len)
+        .sum()
 }
 
 /// What the author of a pod should know that is admitted as it is: an annotation without effect, or one
 /// that is misspelt, looks like a pod that works.
-pub fn warnings_of_skipped(pod: &Pod, reason: &SkipReason) -> Vec<Warning> {
-    let unknown = || pod.metadata.annotations.as_ref().map(unknown).unwrap_or_default();
+pub fn warnings_of_skipped(pod: &PodFacts, reason: &SkipReason) -> Vec<Warning> {
+    let unknown = || unknown(&pod.metadata.annotations);
     match reason {
         SkipReason::InterfacesAlone => {
             [Warning::InterfacesAlone].into_iter().chain(unknown()).collect()
@@ -99,7 +105,7 @@ pub fn warnings_of_skipped(pod: &Pod, reason: &SkipReason) -> Vec<Warning> {
 /// Unknown annotations that are named, at the most; the rest are counted.
 const MAX_UNKNOWN: usize = 8;
 
-fn unknown(annotations: &BTreeMap<String, String>) -> Vec<Warning> {
+fn unknown(annotations: &Annotations) -> Vec<Warning> {
     let mut names = annotations
         .keys()
         .filter(|name| name.starts_with(PREFIX) && !ANNOTATIONS.contains(&name.as_str()));
@@ -159,7 +165,7 @@ mod tests {
     use super::*;
 
     fn unknown_among(count: usize) -> Vec<Warning> {
-        let mut annotations: BTreeMap<_, _> =
+        let mut annotations: Annotations =
             (0..count).map(|n| (format!("{PREFIX}x{n:03}"), String::new())).collect();
         annotations.insert(RULESET.to_owned(), String::new());
         annotations.insert("example.com/x".to_owned(), String::new());

@@ -1,9 +1,8 @@
 //! Where a pod is to run, and whether the loader can work there.
 
-use k8s_openapi::api::core::v1::PodSpec;
-
-use crate::reason::DenyReason;
-use crate::warning::Warning;
+use super::pod::Spec;
+use super::reason::DenyReason;
+use super::warning::Warning;
 
 /// Denies pods for which the loader would do harm or could never work, and warns of those for which
 /// it probably can't. A failed loader keeps its pod from starting, so nothing is silently lost.
@@ -11,7 +10,7 @@ use crate::warning::Warning;
 /// # Errors
 ///
 /// What stands in the way.
-pub fn check(spec: &PodSpec, denied_classes: &[String]) -> Result<Vec<Warning>, DenyReason> {
+pub fn check(spec: &Spec, denied_classes: &[String]) -> Result<Vec<Warning>, DenyReason> {
     if spec.host_network == Some(true) {
         return Err(DenyReason::HostNetwork);
     }
@@ -38,11 +37,8 @@ pub fn check(spec: &PodSpec, denied_classes: &[String]) -> Result<Vec<Warning>, 
 }
 
 /// The field by which a pod says that it is for Windows.
-fn windows(spec: &PodSpec) -> Option<&'static str> {
-    let selects = |label: &str| {
-        let selector = spec.node_selector.as_ref();
-        selector.and_then(|labels| labels.get(label)).is_some_and(|os| os == "windows")
-    };
+fn windows(spec: &Spec) -> Option<&'static str> {
+    let selects = |label: &str| spec.node_selector.get(label).is_some_and(|os| os == "windows");
     if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
         Some("spec.os.name")
     } else if selects("kubernetes.io/os") {
@@ -62,20 +58,14 @@ fn sounds_like_sandbox(class: &str) -> bool {
 }
 
 /// The taint of nodes of the Virtual Kubelet project.
-pub const VIRTUAL_KUBELET: &str = "virtual-kubelet.io/provider";
+const VIRTUAL_KUBELET: &str = "virtual-kubelet.io/provider";
 
 /// Whether a pod seeks or tolerates nodes of the Virtual Kubelet project.
-fn virtual_node(spec: &PodSpec) -> bool {
-    let selected = spec
-        .node_selector
-        .as_ref()
-        .and_then(|labels| labels.get("type"))
-        .is_some_and(|node| node == "virtual-kubelet");
-    let tolerated = spec
-        .tolerations
-        .iter()
-        .flatten()
-        .any(|toleration| toleration.key.as_deref() == Some(VIRTUAL_KUBELET));
+fn virtual_node(spec: &Spec) -> bool {
+    let selected = spec.node_selector.get("type").is_some_and(|node| node == "virtual-kubelet");
+    let mut tolerations = spec.tolerations.iter();
+    let tolerated =
+        tolerations.any(|toleration| toleration.key.as_deref() == Some(VIRTUAL_KUBELET));
     selected || tolerated
 }
 

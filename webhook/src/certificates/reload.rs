@@ -13,8 +13,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::clock::Clock;
-use crate::served::Served;
+use super::clock::Clock;
+use super::resolver::CertResolver;
 
 /// From one reading to the next.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ impl From<FileError> for ReloadError {
 pub struct Reload {
     files: Files,
     clock: Clock,
-    served: Arc<Served>,
+    resolver: Arc<CertResolver>,
     seen: Seen,
 }
 
@@ -59,10 +59,14 @@ impl Reload {
     /// # Errors
     ///
     /// The flag and the file at fault.
-    pub fn new(files: Files, clock: Clock, served: Arc<Served>) -> Result<Self, ReloadError> {
+    pub fn new(
+        files: Files,
+        clock: Clock,
+        resolver: Arc<CertResolver>,
+    ) -> Result<Self, ReloadError> {
         let content = files.read()?;
-        show(&files, &content, &clock, &served)?;
-        Ok(Self { files, clock, served, seen: Seen::Content(content) })
+        show(&files, &content, &clock, &resolver)?;
+        Ok(Self { files, clock, resolver, seen: Seen::Content(content) })
     }
 
     /// Shows what the files hold, as often as they change. What is no pair changes nothing.
@@ -80,14 +84,14 @@ impl Reload {
             Err(error) => (Seen::Unreadable(error.to_string()), Err(error.into())),
             Ok(content) if self.seen == Seen::Content(content.clone()) => return,
             Ok(content) => {
-                let outcome = show(&self.files, &content, &self.clock, &self.served);
+                let outcome = show(&self.files, &content, &self.clock, &self.resolver);
                 (Seen::Content(content), outcome)
             }
         };
         if let Err(error) = outcome
             && self.seen != seen
         {
-            self.served.failed();
+            self.resolver.failed();
             warn!("{error}; the certificate of before is kept");
         }
         self.seen = seen;
@@ -98,14 +102,14 @@ fn show(
     files: &Files,
     content: &Content,
     clock: &Clock,
-    served: &Served,
+    resolver: &CertResolver,
 ) -> Result<(), ReloadError> {
     let now = clock.now();
     let pair = files.parse(content, now, &default_provider())?;
     for doubt in pair.doubts(now) {
         warn!("--tls-cert {}: {doubt}", files.certificate.display());
     }
-    served.show(&pair, None);
+    resolver.show(&pair, None);
     log(&pair);
     Ok(())
 }
@@ -171,23 +175,23 @@ mod tests {
         [params.self_signed(&key).unwrap().pem(), key.serialize_pem()]
     }
 
-    fn is_shown(served: &Served, [certificate, _]: &[String; 2]) -> bool {
+    fn is_shown(resolver: &CertResolver, [certificate, _]: &[String; 2]) -> bool {
         let expect = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
-        served.certified().unwrap().cert == [expect]
+        resolver.certified().unwrap().cert == [expect]
     }
 
     #[tokio::test(start_paused = true)]
     async fn every_change_is_noticed() {
         let mounted = Mounted::new();
-        let served = Arc::new(Served::new(Clock::system()));
-        let reload = Reload::new(mounted.files(), Clock::system(), Arc::clone(&served)).unwrap();
+        let resolver = Arc::new(CertResolver::new(Clock::system()));
+        let reload = Reload::new(mounted.files(), Clock::system(), Arc::clone(&resolver)).unwrap();
         let _running = tokio::task::JoinSet::from_iter([async { match reload.run().await {} }]);
         for version in ["2", "3", "4"] {
             let pair = pair();
             mounted.update(version, &pair);
-            assert!(!is_shown(&served, &pair));
+            assert!(!is_shown(&resolver, &pair));
             sleep(2 * INTERVAL).await;
-            assert!(is_shown(&served, &pair), "version {version}");
+            assert!(is_shown(&resolver, &pair), "version {version}");
         }
     }
 
@@ -196,9 +200,10 @@ mod tests {
         let mounted = Mounted::new();
         let lines = Lines::default();
         let _guard = set_default(subscriber(Format::Text, LevelFilter::WARN, lines.clone()));
-        let served = Arc::new(Served::new(Clock::system()));
+        let resolver = Arc::new(CertResolver::new(Clock::system()));
         let files = mounted.files();
-        let mut reload = Reload::new(files.clone(), Clock::system(), Arc::clone(&served)).unwrap();
+        let mut reload =
+            Reload::new(files.clone(), Clock::system(), Arc::clone(&resolver)).unwrap();
         let [certificate, key] = pair();
         mounted.update("2", &[certificate.clone(), key.clone()]);
         reload.read().await;
@@ -210,7 +215,7 @@ mod tests {
             let told = lines.take();
             assert_eq!(told.lines().count(), 1, "{told}");
             assert!(told.contains(expect) && told.contains("is kept"), "{told}");
-            assert!(is_shown(&served, &[certificate.clone(), key.clone()]));
+            assert!(is_shown(&resolver, &[certificate.clone(), key.clone()]));
         };
         let [other_certificate, other_key] = pair();
         mounted.update("3", &[other_certificate.clone(), key.clone()]);
@@ -224,7 +229,7 @@ mod tests {
         let other = [other_certificate, other_key];
         mounted.update("5", &other);
         reload.read().await;
-        assert!(is_shown(&served, &other));
+        assert!(is_shown(&resolver, &other));
         assert_eq!(lines.take(), "");
     }
 }

@@ -1,9 +1,30 @@
 //! Why a pod is left alone, and why it is denied.
 
+use ruleset::contract::{EGRESS_RULESET, INJECT, INTERFACES, LOADER, NO_TOKEN_VOLUME, RULESET};
 use ruleset::{Diagnostic, InterfaceError};
 
-use crate::names::{EGRESS_RULESET, INJECT, INTERFACES, LOADER, NO_TOKEN_VOLUME, RULESET};
-use crate::text::one_line;
+use super::text::one_line;
+
+/// Why a pod gets no patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotInjected {
+    /// It is admitted as it is.
+    Skipped(SkipReason),
+    /// It is not admitted.
+    Denied(DenyReason),
+}
+
+impl From<SkipReason> for NotInjected {
+    fn from(reason: SkipReason) -> Self {
+        Self::Skipped(reason)
+    }
+}
+
+impl From<DenyReason> for NotInjected {
+    fn from(reason: DenyReason) -> Self {
+        Self::Denied(reason)
+    }
+}
 
 /// Why a pod is admitted as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
