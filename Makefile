@@ -24,7 +24,7 @@ endif
 .DEFAULT_GOAL := help
 # Recipes print for people, and share caches; cargo and go use all cores by themselves.
 .NOTPARALLEL:
-.PHONY: root machine help setup release release-loader release-webhook release-example demo test kernels lint manifests manifests-check bench fuzz images cluster cluster-down
+.PHONY: root machine help setup release release-loader release-webhook release-example demo test kernels bpf bpf-check lint manifests manifests-check bench fuzz images cluster cluster-down
 
 # First of all, so that nobody waits for a build in vain.
 root:
@@ -39,9 +39,7 @@ help: ## This list
 setup: ## Install what is missing (apt, cargo), and say what
 	@tests/setup.sh
 
-release: release-loader release-webhook release-example ## Static binaries; ARCH=arm64 for another machine
-
-release-loader: setup # The others know no BPF, and need none of its tools
+release: setup release-loader release-webhook release-example ## Static binaries; ARCH=arm64 for another machine
 
 # DESTDIR=folder for a copy in a place that does not depend on the architecture.
 release-loader release-webhook release-example: release-%:
@@ -54,12 +52,12 @@ images: ## The container images, as archives in target/images
 	@tests/images.sh
 
 demo: root setup ## From an annotation to a packet, on this machine
-	@echo 'Building (a few minutes the first time)...'
-	@$(BUILD_RELEASE) --quiet --package loader --package webhook
-	@cargo build --locked --quiet --release --package tests --bin demo
-	@SFUNNEL_LOADER=$(RELEASE)/sfunnel-loader SFUNNEL_WEBHOOK=$(RELEASE)/sfunnel-webhook target/release/demo
+	@echo 'Building loader, webhook and demonstration: 2 to 4 minutes the first time, on two cores.'
+	cargo build --locked --package loader --package webhook --package tests \
+		--bin sfunnel-loader --bin sfunnel-webhook --bin demo
+	@SFUNNEL_LOADER=target/debug/sfunnel-loader SFUNNEL_WEBHOOK=target/debug/sfunnel-webhook target/debug/demo
 
-test: machine setup lint manifests-check images ## Everything
+test: machine setup lint bpf-check manifests-check images ## Everything
 	@tests/setup.sh cluster
 	@tests/setup.sh kernels
 	cargo build --locked
@@ -69,6 +67,14 @@ test: machine setup lint manifests-check images ## Everything
 kernels: root setup images ## Loader, program and traffic on every kernel that we name, under qemu
 	@tests/setup.sh kernels
 	cargo test --locked --test kernels -- --nocapture
+
+bpf: ## injector-bpf/sfunnel.bpf.o anew, after a change of the BPF program; commit it
+	@tests/setup.sh bpf
+	@injector-bpf/build.sh
+
+bpf-check: ## Whether injector-bpf/sfunnel.bpf.o is what its source compiles to
+	@tests/setup.sh bpf
+	@injector-bpf/build.sh check
 
 lint: ## Format and clippy
 	@tests/setup.sh lint

@@ -84,18 +84,6 @@ base() {
     buildah images --quiet --filter "reference=${name%:*}" | tail -n +3 | xargs -r buildah rmi >/dev/null
 }
 
-# The bpf-linker that tests/setup.sh built on this machine. It runs in the build stage too, on the base
-# that is the same Debian.
-bpf_linker() {
-    local folder
-    for folder in "$cache"/bpf-linker-*-llvm-*; do
-        # Beside it are its lock, and what is being built.
-        if [[ -d $folder && $folder != *.new* ]]; then
-            printf '%s\n' --volume "$folder:/var/cache/sfunnel/${folder##*/}:ro"
-        fi
-    done
-}
-
 # Fails unless the image is what its users count on: the program alone, static, with its architecture,
 # user and labels.
 check() {
@@ -168,7 +156,7 @@ if [ -n "${BUILD_IMAGE:-}" ]; then
 else
     build_image=localhost/sfunnel-build:$(tests/images/base.sh build --name)
     base "$build_image" build
-    mapfile -t options < <(echo --pull-never; bpf_linker)
+    options=(--pull-never)
 fi
 mapfile -t -O "${#options[@]}" options < <(network)
 

@@ -10,11 +10,12 @@
 #   tests/setup.sh images   and for `make images`
 #   tests/setup.sh checks   and for `make manifests-check`
 #   tests/setup.sh kernels  and for `make kernels`
+#   tests/setup.sh bpf      and for `make bpf`
 #   tests/setup.sh cross ARCH   for tests/cross.sh: prints the environment in which cargo compiles for amd64
 #                               or arm64
 #
-# Debian's packages come by apt-get, bpf-linker by cargo. What takes long to build is kept, under its
-# version, in $SFUNNEL_CACHE (by default ~/.cache/sfunnel).
+# Debian's packages come by apt-get, other programs by cargo and go. What takes long to build is kept, under
+# its version, in $SFUNNEL_CACHE (by default ~/.cache/sfunnel).
 set -euo pipefail
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -61,16 +62,6 @@ has_library() {
     libdir=$("$1" --print target-libdir --target "$3" 2>/dev/null) && ls "$libdir/lib$2"-*.rlib >/dev/null 2>&1
 }
 
-# Whether something here compiles for the BPF target already.
-has_bpf_compiler() {
-    local rustc
-    for rustc in ${SFUNNEL_BPF_RUSTC:-} /usr/bin/rustc; do
-        ! has_library "$rustc" core bpfel-unknown-none || return 0
-    done
-    command -v rustup >/dev/null &&
-        [ -d "$(rustup run nightly rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library/core" ]
-}
-
 build_bpf_linker() {
     packages llvm-$llvm-dev libzstd-dev zlib1g-dev
     say "cargo install bpf-linker $bpf_linker into $cache (about a minute)"
@@ -79,12 +70,10 @@ build_bpf_linker() {
         --no-default-features --features "llvm-$llvm" --root "$1"
 }
 
-# A compiler for the BPF target, and the linker that goes with its LLVM.
+# What injector-bpf/build.sh compiles with: Debian's security suite has a stable compiler with `core` for BPF.
+# The compiler of rustup that builds everything else stays as it is.
 bpf_toolchain() {
-    [ -z "${SFUNNEL_BPF_OBJECT:-}" ] || return 0
-    # Debian's security suite has a stable compiler with `core` for BPF. The compiler of rustup that
-    # builds everything else stays as it is.
-    has_bpf_compiler || packages rustc-web cargo-web libstd-rust-web-dev-bpf
+    packages rustc-web libstd-rust-web-dev-bpf
     local prefix=$cache/bpf-linker-$bpf_linker-llvm-$llvm
     make_once "$prefix" build_bpf_linker
     # The cache may come from another machine.
@@ -174,11 +163,10 @@ command -v cargo >/dev/null ||
 minor=$(rustc --version | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')
 [ "${minor:-0}" -ge 91 ] || fail "$(rustc --version) is too old; Rust 1.91 or later is needed"
 packages gcc libc6-dev iproute2 nftables util-linux
-# The webhook is cross-compiled without the tools for BPF.
-[ "${1:-}" = cross ] || bpf_toolchain
 
 case ${1:-} in
     '') ;;
+    bpf) bpf_toolchain ;;
     cross) cross_toolchain "${2:?amd64 or arm64}" ;;
     lint)
         cargo fmt --version >/dev/null && cargo clippy --version >/dev/null ||

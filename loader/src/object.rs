@@ -24,8 +24,8 @@ use ruleset::Compiled;
 use crate::sys::LogLevel;
 use crate::{kernel, sys};
 
-/// The tc program, made by build.rs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sfunnel"));
+/// The tc program, made by injector-bpf/build.sh.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../injector-bpf/sfunnel.bpf.o");
 
 /// A value of a map, as its bytes lie there.
 #[derive(Clone, Copy)]

@@ -21,7 +21,7 @@ pub const RULESET_FILE: &str = "/etc/sfunnel/ruleset";
 #[derive(Debug, Parser)]
 #[command(
     name = "sfunnel-loader",
-    version = concat!(env!("CARGO_PKG_VERSION"), " (BPF: ", env!("SFUNNEL_BPF_BUILD"), ")"),
+    version,
     after_help = "Exit status: 0 done, 1 the machine refused, 2 a mistake in rules, flags or \
         environment. The last line on stderr says why."
 )]

@@ -27,8 +27,8 @@ case ${1:?build or debian} in
             *) fail "a base compiles for amd64 and arm64; this machine is $arch" ;;
         esac
         packages=(
-            # Debian's stable compiler, which has `core` for BPF too, and the LLVM of bpf-linker.
-            cargo-web libllvm22 libstd-rust-web-dev-bpf rustc-web
+            # Debian's stable compiler, which has a standard library for both architectures.
+            cargo-web rustc-web
             gcc libc6-dev make
             "gcc-$gcc-linux-gnu" "libc6-dev-$other-cross"
             ca-certificates iproute2 nftables util-linux
