@@ -3,12 +3,10 @@
 //! The format is `admission.k8s.io/v1`
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>).
 
-use std::fmt;
-
 use kube::core::admission::{META_API_VERSION_V1, META_KIND, Operation};
 use kube::core::{GroupVersionKind, GroupVersionResource};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::annotations;
@@ -86,7 +84,7 @@ pub enum BadReview {
     NoRequest,
     /// A question with a field missing or of the wrong type.
     #[error("the {META_KIND} can't be read: {0}")]
-    Request(FieldError),
+    Request(String),
     /// A question that no response can refer to.
     #[error("request.uid is empty")]
     NoUid,
@@ -113,26 +111,9 @@ pub enum BadReview {
         field: &'static str,
         /// What it should be.
         what: &'static str,
-        /// What is wrong with it.
-        error: FieldError,
+        /// What is wrong with it, and where.
+        error: String,
     },
-}
-
-/// A field that is missing or of the wrong type.
-#[derive(Debug)]
-pub struct FieldError {
-    /// The path to the field; empty at the top.
-    path: String,
-    problem: String,
-}
-
-impl fmt::Display for FieldError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.as_str() {
-            "" => f.write_str(&self.problem),
-            path => write!(f, "{path}: {}", self.problem),
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -231,13 +212,8 @@ fn request(body: &[u8]) -> Result<AdmissionRequest<&RawValue>, BadReview> {
             api_version: one_line(&api_version, 64),
         });
     }
-    let text = request.ok_or(BadReview::NoRequest)?.get();
-    let request: AdmissionRequest<&RawValue> = serde_json::from_str(text).map_err(|error| {
-        let mut error = explain::<AdmissionRequest<IgnoredAny>>(text, error);
-        let dot = if error.path.is_empty() { "" } else { "." };
-        error.path = format!("request{dot}{}", error.path);
-        BadReview::Request(error)
-    })?;
+    let text = request.ok_or(BadReview::NoRequest)?;
+    let request: AdmissionRequest<&RawValue> = read("request", text).map_err(BadReview::Request)?;
     if request.uid.is_empty() {
         return Err(BadReview::NoUid);
     }
@@ -250,28 +226,21 @@ fn object<T: DeserializeOwned>(
     what: &'static str,
     text: &RawValue,
 ) -> Result<T, BadReview> {
-    let text = text.get();
-    serde_json::from_str(text).map_err(|error| BadReview::Object {
-        field,
-        what,
-        error: explain::<T>(text, error),
-    })
+    read("", text).map_err(|error| BadReview::Object { field, what, error })
 }
 
-/// Finds the path to an error in `text`. Keeping track of paths takes time, so only bad objects are read
-/// with it.
-fn explain<T: DeserializeOwned>(text: &str, error: serde_json::Error) -> FieldError {
-    let mut again = serde_json::Deserializer::from_str(text);
-    let (path, error) = match serde_path_to_error::deserialize::<_, T>(&mut again) {
-        Ok(_) => (String::new(), error),
-        Err(found) => (one_line(&found.path().to_string(), MAX_QUOTED), found.into_inner()),
-    };
-    let path = if path == "." { String::new() } else { path };
-    // Line and column would count from the start of a part of the body.
-    let problem = error.to_string();
-    let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(text, _)| text);
-    let problem = one_line(problem, MAX_QUOTED);
-    FieldError { path, problem }
+/// Reads a part of the body. An error begins with the path to the field, from `part` on.
+fn read<'a, T: Deserialize<'a>>(part: &str, text: &'a RawValue) -> Result<T, String> {
+    let mut deserializer = serde_json::Deserializer::from_str(text.get());
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let (path, problem) = (error.path().to_string(), error.into_inner().to_string());
+        let path: Vec<_> =
+            [part, path.trim_start_matches('.')].into_iter().filter(|s| !s.is_empty()).collect();
+        // Line and column would count from the start of the part.
+        let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(text, _)| text);
+        let [path, problem] = [&path.join("."), problem].map(|text| one_line(text, MAX_QUOTED));
+        if path.is_empty() { problem } else { format!("{path}: {problem}") }
+    })
 }
 
 /// Characters of a path or a value that an error quotes, at the most.

@@ -1,63 +1,70 @@
 //! What the pod's author should know, although the pod is admitted.
 
-use std::fmt;
-
 use ruleset::Diagnostic;
 
 use super::text::one_line;
 use ruleset::contract::{EGRESS_RULESET, INJECT, INTERFACES, PREFIX, RULESET};
 
 /// What the pod's author should know, although the pod is admitted. `Display` gives one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
     /// The compiler of rulesets wonders about a rule.
-    Ruleset {
-        /// The annotation that holds the ruleset.
-        annotation: &'static str,
-        /// What it says.
-        diagnostic: Box<Diagnostic>,
-    },
-    /// Interfaces, but nothing to attach to them.
+    #[error("annotation {annotation}: {}", diagnostic.summary())]
+    Ruleset { annotation: &'static str, diagnostic: Box<Diagnostic> },
+    #[error("annotation {INTERFACES} does nothing without {RULESET} or {EGRESS_RULESET}")]
     InterfacesAlone,
-    /// An annotation under our prefix that means nothing.
-    UnknownAnnotation {
-        /// Its name.
-        name: String,
-        /// The one that was meant, perhaps.
-        resembles: Option<&'static str>,
-    },
-    /// So many more of them.
+    #[error(
+        "annotation {} is unknown and does nothing{}",
+        one_line(name, 100),
+        resembles.map(|known| format!("; did you mean {known}?")).unwrap_or_default()
+    )]
+    UnknownAnnotation { name: String, resembles: Option<&'static str> },
+    #[error("{0} more annotations under {PREFIX} are unknown and do nothing")]
     MoreUnknownAnnotations(usize),
-    /// A runtime class that sounds like one with a kernel of its own.
+    /// A runtime class with the name of one that has a kernel of its own.
+    #[error(
+        "runtime class {} may have a kernel of its own; where that takes no eBPF, sfunnel-loader fails and \
+         the pod won't start",
+        one_line(.0, 100)
+    )]
     SandboxRuntime(String),
-    /// A node that no kubelet runs.
+    /// A node without a kubelet.
+    #[error(
+        "the pod may run on a virtual node; where that takes no eBPF, sfunnel-loader fails and the pod won't \
+         start"
+    )]
     VirtualNode,
-    /// The namespace enforces a level of Pod Security that doesn't let the loader in.
+    #[error(
+        "the namespace enforces Pod Security baseline or restricted, which refuses pods with sfunnel-loader \
+         (capabilities BPF and NET_ADMIN); it needs the label pod-security.kubernetes.io/enforce=privileged"
+    )]
     PodSecurity,
-    /// The namespace isn't labelled.
+    #[error("pods get no rules here: the namespace lacks the label {INJECT}=enabled")]
     NotEnabled,
     /// The annotation stands on a workload instead of its template.
-    OnWorkload {
-        /// Its name.
-        annotation: &'static str,
-        /// Where it should stand.
-        template: &'static str,
-    },
-    /// Rules expect packets at a port that no container declares.
-    UndeclaredPort {
-        /// `TCP` or `UDP`.
-        protocol: &'static str,
-        /// The port.
-        port: u16,
-    },
-    /// A pod is about to start without the loader that its annotations ask for.
+    #[error(
+        "annotation {annotation} does nothing here: move it to {template}.metadata.annotations"
+    )]
+    OnWorkload { annotation: &'static str, template: &'static str },
+    /// The protocol is `TCP` or `UDP`.
+    #[error(
+        "annotation {RULESET} expects funnelled packets at {protocol} port {port}, which no container \
+         declares; pods see a Service's targetPort, not its port"
+    )]
+    UndeclaredPort { protocol: &'static str, port: u16 },
+    #[error(
+        "the pod starts without its rules: sfunnel-loader was not added, or was taken out again (is the \
+         MutatingWebhookConfiguration there?)"
+    )]
     LoaderMissing,
-    /// The annotations of a pod that runs were changed.
+    #[error(
+        "a pod reads its rules when it starts: the changed annotations do nothing before the pod is made anew"
+    )]
     RunningPod,
 }
 
 impl Warning {
-    /// All words that [`Self::code`] knows.
+    /// All words that [`Self::code`] returns.
     pub const CODES: [&str; 11] = [
         "ruleset",
         "interfaces-alone",
@@ -88,60 +95,6 @@ impl Warning {
             Self::UndeclaredPort { .. } => "undeclared-port",
             Self::LoaderMissing => "loader-missing",
             Self::RunningPod => "running-pod",
-        }
-    }
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ruleset { annotation, diagnostic } => {
-                write!(f, "annotation {annotation}: {}", diagnostic.summary())
-            }
-            Self::InterfacesAlone => write!(
-                f,
-                "annotation {INTERFACES} does nothing without {RULESET} or {EGRESS_RULESET}"
-            ),
-            Self::UnknownAnnotation { name, resembles: None } => {
-                write!(f, "annotation {} is unknown and does nothing", one_line(name, 100))
-            }
-            Self::UnknownAnnotation { name, resembles: Some(known) } => write!(
-                f,
-                "annotation {} is unknown and does nothing; did you mean {known}?",
-                one_line(name, 100)
-            ),
-            Self::MoreUnknownAnnotations(count) => {
-                write!(f, "{count} more annotations under {PREFIX} are unknown and do nothing")
-            }
-            Self::SandboxRuntime(class) => write!(
-                f,
-                "runtime class {} may have a kernel of its own; where that takes no eBPF, sfunnel-loader fails and the pod won't start",
-                one_line(class, 100)
-            ),
-            Self::VirtualNode => f.write_str(
-                "the pod may run on a virtual node; where that takes no eBPF, sfunnel-loader fails and the pod won't start",
-            ),
-            Self::PodSecurity => f.write_str(
-                "the namespace enforces Pod Security baseline or restricted, which refuses pods with sfunnel-loader (capabilities BPF and NET_ADMIN); it needs the label pod-security.kubernetes.io/enforce=privileged",
-            ),
-            Self::NotEnabled => write!(
-                f,
-                "pods get no rules here: the namespace lacks the label {INJECT}=enabled"
-            ),
-            Self::OnWorkload { annotation, template } => write!(
-                f,
-                "annotation {annotation} does nothing here: move it to {template}.metadata.annotations"
-            ),
-            Self::UndeclaredPort { protocol, port } => write!(
-                f,
-                "annotation {RULESET} expects funnelled packets at {protocol} port {port}, which no container declares; pods see a Service's targetPort, not its port"
-            ),
-            Self::LoaderMissing => f.write_str(
-                "the pod starts without its rules: sfunnel-loader was not added, or was taken out again (is the MutatingWebhookConfiguration there?)",
-            ),
-            Self::RunningPod => f.write_str(
-                "a pod reads its rules when it starts: the changed annotations do nothing before the pod is made anew",
-            ),
         }
     }
 }
