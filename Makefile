@@ -57,11 +57,17 @@ demo: root setup ## From an annotation to a packet, on this machine
 		--bin sfunnel-loader --bin sfunnel-webhook --bin demo
 	@SFUNNEL_LOADER=target/debug/sfunnel-loader SFUNNEL_WEBHOOK=target/debug/sfunnel-webhook target/debug/demo
 
-test: machine setup lint bpf-check manifests-check images ## Everything
+ifdef TEST
+# A crate with its unit tests, or one of tests/tests: both take seconds once they are built.
+test: root setup
+	cargo test --locked $(if $(filter abi certs ruleset webhook,$(TEST)),--package,--workspace --test) $(TEST)
+else
+test: machine setup lint bpf-check manifests-check images ## Everything; TEST=webhook for one crate, TEST=admission for one of tests/tests
 	@tests/setup.sh cluster
 	@tests/setup.sh kernels
 	cargo build --locked
 	cargo test --locked
+endif
 
 # KERNEL=6.1 for one line of tests/kernels/list.txt, KERNEL=newest for the newest that Debian has.
 kernels: root setup images ## Loader, program and traffic on every kernel that we name, under qemu
