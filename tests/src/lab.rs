@@ -1,13 +1,15 @@
 //! Client, router, server: namespaces in a line, both families, everything at its default.
 
 use std::net::IpAddr;
+use std::process::Command;
 
 use abi::Family;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::binary;
-use crate::netns::{Checked as _, Netns, run};
+use crate::effort::part_of;
+use crate::netns::{Netns, run};
 
 /// Addresses in a [`Lab`]. The router has `.1` and `::1` on the links to both.
 pub mod address {
@@ -135,14 +137,14 @@ fn join(a: &Netns, as_own: &str, b: &Netns, bs_own: &str, number: u8) -> Result<
 ///
 /// What the loader says if it fails.
 pub fn load(netns: &Netns, ingress: &str, egress: &str) -> Result<String> {
-    let mut loader = netns.command(binary::loader());
+    let mut loader = Command::new(binary::loader());
     loader.args(["--attempts", "1"]);
     for (flag, rules) in [("--ruleset", ingress), ("--egress-ruleset", egress)] {
         if !rules.is_empty() {
             loader.args([flag, rules]);
         }
     }
-    let output = loader.output().context("can't run the loader")?;
+    let output = netns.enter(|| loader.output()).context("can't run the loader")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.success(), "the loader failed: {said}");
     Ok(said)
@@ -154,7 +156,7 @@ pub fn load(netns: &Netns, ingress: &str, egress: &str) -> Result<String> {
 ///
 /// What the loader says if it fails.
 pub fn show(netns: &Netns) -> Result<Vec<Value>> {
-    let text = netns.command(binary::loader()).args(["show", "--json"]).checked()?;
+    let text = netns.checked(Command::new(binary::loader()).args(["show", "--json"]))?;
     serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
 }
 
@@ -168,3 +170,9 @@ pub const fn family_name(address: IpAddr) -> &'static str {
 
 /// Both.
 pub const FAMILIES: [Family; 2] = [Family::Ip, Family::Ip6];
+
+/// The families that case `number` of a test is for: both, or where only a part of each test is done
+/// ([`part_of`]), one in turn.
+pub fn families(number: usize) -> impl Iterator<Item = Family> {
+    FAMILIES.into_iter().cycle().skip(number % 2).take(part_of(2) as usize)
+}

@@ -42,7 +42,17 @@ impl Netns {
     /// What the command printed, if it failed.
     pub fn run(&self, line: &str) -> Result<String> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        self.command(words[0]).args(&words[1..]).checked()
+        self.checked(Command::new(words[0]).args(&words[1..]))
+    }
+
+    /// Runs a command in the namespace, and returns its standard output. Unlike `ip netns exec`, this mounts
+    /// no /sys for it.
+    ///
+    /// # Errors
+    ///
+    /// What the command printed, if it failed.
+    pub fn checked(&self, command: &mut Command) -> Result<String> {
+        self.enter(|| command.checked())
     }
 
     /// A command that will run in the namespace.
@@ -93,7 +103,7 @@ impl Netns {
     pub fn nft(&self, script: &str) -> Result<()> {
         let file = std::env::temp_dir().join(format!("{}.nft", self.name));
         std::fs::write(&file, script)?;
-        let result = self.command("nft").arg("-f").arg(&file).checked();
+        let result = self.checked(Command::new("nft").arg("-f").arg(&file));
         std::fs::remove_file(&file)?;
         result.map(drop)
     }

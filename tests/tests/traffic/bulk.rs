@@ -4,7 +4,7 @@
 use abi::Family;
 use anyhow::{Context as _, Result};
 use tests::effort::part_of;
-use tests::lab::{FAMILIES, Lab};
+use tests::lab::{Lab, families};
 use tests::transfer::{Direction, transfer};
 
 use crate::funnel::{Funnelled, max_segment, whole_machine};
@@ -16,14 +16,15 @@ const FILE: u64 = 1 << 30;
 /// `mtu`.
 fn arrives(mode: Mode, mtu: usize, lab: fn() -> Result<Lab>) -> Result<()> {
     let file = part_of(FILE);
-    for (seed, direction) in (1..).zip(Direction::BOTH) {
-        for family in FAMILIES {
+    for (number, direction) in Direction::BOTH.into_iter().enumerate() {
+        for family in families(number) {
             let case = format!("{mode} {family:?} {direction:?}, MTU {mtu}");
             let _alone = whole_machine();
             let net = Funnelled::new(lab()?, mode, family)?;
             let connection = net.connect(&net.listen()?)?;
             let (from, to) = connection.ends(direction);
-            let transfer = transfer((from, to), seed, |sent| sent < file).context(case.clone())?;
+            let transfer =
+                transfer((from, to), number as u64, |sent| sent < file).context(case.clone())?;
             eprintln!("{case}: {transfer}");
             assert!(transfer.bytes >= file, "{case}");
             assert_eq!(max_segment(from)?, payload(mtu, mode, family), "{case}");

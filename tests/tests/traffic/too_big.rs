@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use abi::Family;
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::{FAMILIES, Lab, address, load};
+use tests::lab::{Lab, address, families, load};
 
 use crate::funnel::Counted;
 use crate::rules::{Mode, PORT, Rules};
@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
 fn the_interface_is_too_narrow() -> Result<()> {
-    for mode in [Mode::UDP_IN_TCP, Mode::UDP_IN_UDP] {
-        for family in FAMILIES {
+    for (number, mode) in [Mode::UDP_IN_TCP, Mode::UDP_IN_UDP].into_iter().enumerate() {
+        for family in families(number) {
             told(&Lab::new()?, mode, family, 1500, Hooks::Both)
                 .with_context(|| format!("{mode} {family:?}"))?;
         }
@@ -27,8 +27,9 @@ fn the_interface_is_too_narrow() -> Result<()> {
 
 #[test]
 fn a_link_on_the_way_is_too_narrow() -> Result<()> {
-    for mode in [Mode::UDP_IN_PLACE, Mode::UDP_IN_TCP, Mode::UDP_IN_UDP] {
-        for family in FAMILIES {
+    let modes = [Mode::UDP_IN_PLACE, Mode::UDP_IN_TCP, Mode::UDP_IN_UDP];
+    for (number, mode) in modes.into_iter().enumerate() {
+        for family in families(number) {
             // With no rules for ingress the loader sees to the errors by itself.
             for hooks in [Hooks::Both, Hooks::EgressAlone] {
                 told(&Lab::with_narrow_link(1400)?, mode, family, 1400, hooks)
