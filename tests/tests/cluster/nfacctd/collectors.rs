@@ -86,8 +86,8 @@ impl Export {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Netflow, Self::Ipfix, Self::Sflow];
 
-    /// The container that takes it in.
-    const fn container(self) -> &'static str {
+    /// The program that takes it in.
+    const fn program(self) -> &'static str {
         match self {
             Self::Netflow | Self::Ipfix => "nfacctd",
             Self::Sflow => "sfacctd",
@@ -134,7 +134,7 @@ impl Seen {
 pub struct Collected {
     /// Conversations.
     pub flows: BTreeMap<Flow, Seen>,
-    /// Who has opened a BGP session with which container of which pod.
+    /// Who has opened a BGP session with which program in which pod.
     sessions: BTreeSet<(String, &'static str, Ipv4Addr)>,
 }
 
@@ -148,42 +148,41 @@ impl Collected {
                 continue;
             };
             let (pod, container) = from.split_once('/').expect("a pod and a container");
-            for known in ["nfacctd", "sfacctd"] {
-                if container == known {
-                    collected.add(pod, known, line);
-                }
+            if container == "pmacct" {
+                collected.add(pod, line);
             }
         }
         collected
     }
 
-    fn add(&mut self, pod: &str, container: &'static str, line: &str) {
-        if let Some((_, rest)) = line.split_once("/BGP ): [")
+    fn add(&mut self, pod: &str, line: &str) {
+        if let Some((program, rest)) = line.split_once("/core/BGP ): [")
             && let Some((router, what)) = rest.split_once("] ")
             && what.starts_with("BGP_OPEN")
         {
+            let program = if program.ends_with("( sfacctd") { "sfacctd" } else { "nfacctd" };
             let router = router.parse().expect("an address");
-            self.sessions.insert((pod.to_owned(), container, router));
+            self.sessions.insert((pod.to_owned(), program, router));
         }
         let Some(record) = line.starts_with('{').then(|| serde_json::from_str::<Value>(line))
         else {
             return;
         };
-        let record = record.unwrap_or_else(|error| panic!("{pod}, {container}: {line}: {error}"));
+        let record = record.unwrap_or_else(|error| panic!("{pod}: {line}: {error}"));
         // Customers also look for their neighbours.
         if record["ip_proto"] != "udp" {
             return;
         }
         let number = |name: &str| {
-            record[name].as_u64().unwrap_or_else(|| panic!("{pod}, {container}: no {name}: {line}"))
+            record[name].as_u64().unwrap_or_else(|| panic!("{pod}: no {name}: {line}"))
         };
         let text = |name: &str| {
-            record[name].as_str().unwrap_or_else(|| panic!("{pod}, {container}: no {name}: {line}"))
+            record[name].as_str().unwrap_or_else(|| panic!("{pod}: no {name}: {line}"))
         };
-        let export = match container {
-            "sfacctd" => Export::Sflow,
-            _ if number("export_proto_version") == 10 => Export::Ipfix,
-            _ => Export::Netflow,
+        let export = match record["export_proto_version"].as_u64() {
+            None => Export::Sflow,
+            Some(10) => Export::Ipfix,
+            Some(_) => Export::Netflow,
         };
         let router = text("peer_ip_src").parse().expect("an address");
         let port = number("port_src").try_into().expect("a port");
@@ -195,6 +194,6 @@ impl Collected {
 
     /// Whether a flow's router has spoken BGP to the collector in that pod.
     pub fn has_session(&self, pod: &str, flow: Flow) -> bool {
-        self.sessions.contains(&(pod.to_owned(), flow.export.container(), flow.router))
+        self.sessions.contains(&(pod.to_owned(), flow.export.program(), flow.router))
     }
 }
