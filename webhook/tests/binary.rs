@@ -172,6 +172,7 @@ fn a_self_signed_server_answers_logs_and_ends() {
         assert_eq!(line[field], value, "{line}");
     }
     assert!(line["duration_us"].as_u64().unwrap() > 0, "{line}");
+    assert!(line["span"]["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
     assert_eq!(
         line["detail"],
         "annotation sfunnel.io/ruleset: line 1, column 25: unknown action `dorp`; did you mean `drop`?"
@@ -185,6 +186,26 @@ fn a_self_signed_server_answers_logs_and_ends() {
     health.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     running.terminate();
+}
+
+/// A person at a keyboard does not wait for --drain-delay and --shutdown-timeout.
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut command = program();
+    command.args(["--self-signed", "--loader-image", "loader:1", "--log-format", "json"]);
+    command.args(&FREE_PORTS[..2]).arg("--drain-delay=300s");
+    let mut child = command.spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    next_line(&mut log, "listening");
+    let interrupt = || {
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    };
+    interrupt();
+    next_line(&mut log, "draining");
+    interrupt();
+    next_line(&mut log, "ended by a second signal, before the last request was answered");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 #[test]

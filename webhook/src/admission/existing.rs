@@ -164,3 +164,29 @@ fn token(wanted: &Container, found: &Container) -> Option<String> {
     };
     (!fine).then(|| format!("its mount at {TOKEN_PATH} differs"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::annotations::InjectionRequest;
+    use crate::admission::container::loader;
+    use crate::admission::settings::tests::settings;
+
+    #[test]
+    fn every_variable_that_matters_makes_it_another_one() {
+        let request =
+            InjectionRequest { ingress: None, egress: None, interfaces: false, warnings: vec![] };
+        let wanted = loader(&request, false, &settings(&[]).unwrap());
+        let difference = |name: &str| {
+            let mut found = wanted.clone();
+            let variable =
+                EnvVar { name: name.to_owned(), value: Some("1".to_owned()), value_from: None };
+            found.env.get_or_insert_default().push(variable);
+            Existing(found).difference(&wanted)
+        };
+        for name in env::THAT_MATTER {
+            assert_eq!(difference(name), Some(format!("its env {name} differs")));
+        }
+        assert_eq!(difference(env::DEBUG), None);
+    }
+}
