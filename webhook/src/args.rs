@@ -138,7 +138,7 @@ pub struct ServeArgs {
     max_body_bytes: u64,
 
     /// Reviews of more than 16 KiB, or with more than 512 bytes of rulesets, that are read and decided at
-    /// the same time, at the most, and half as many for one client address. More wait up to 2 s, and are
+    /// the same time, at the most, and half as many for one client address. More wait up to 1 s, and are
     /// then answered with 503. Each may take --max-body-bytes and what its rulesets need to be compiled.
     #[arg(long, env = "SFUNNEL_MAX_CONCURRENT_REVIEWS", value_name = "COUNT", default_value_t = 16, value_parser = in_range(1, 512))]
     max_concurrent_reviews: u64,

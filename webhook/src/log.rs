@@ -50,7 +50,9 @@ where
 {
     // kube's client logs answers that it can't read as a whole, and a Secret may be among them. Its errors
     // come back to us and have lines of ours.
-    let targets = Targets::new().with_default(level).with_target("kube_client", LevelFilter::OFF);
+    let targets = Targets::new()
+        .with_default(level)
+        .with_targets([("kube_client", LevelFilter::OFF), ("kube_runtime", LevelFilter::OFF)]);
     let subscriber = tracing_subscriber::registry().with(targets);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     match format {

@@ -61,11 +61,11 @@ fn the_webhook_may_read_and_write_its_own_objects_alone(lab: &Lab) {
     let configurations = ["mutating", "validating"].map(|kind| {
         format!(
             "{kind}webhookconfigurations.admissionregistration.k8s.io [] [sfunnel-webhook] \
-             [get watch patch]"
+             [get list watch patch]"
         )
     });
     assert_eq!(own("default"), configurations);
-    let secret = "secrets [] [sfunnel-webhook-ca] [get watch create patch]".to_owned();
+    let secret = "secrets [] [sfunnel-webhook-ca] [get list watch create patch]".to_owned();
     let [mutating, validating] = configurations;
     assert_eq!(own(SYSTEM), [mutating, secret, validating]);
     for other in [

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 /// The fields of a pod, or of a template of pods, that decisions depend on.
 ///
 /// A pod may have 3 MiB of JSON. The API's own types would take a hundred times as much memory for lists of
-/// nearly empty objects; these take a few times as much.
+/// nearly empty objects; these take some ten times as much at the worst.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, expecting = "an object")]
 pub struct PodFacts {

@@ -7,12 +7,13 @@
 //! Objects are patched, never replaced, so fields that this program doesn't know stay in them.
 
 use std::fmt::{self, Debug};
+use std::future::ready;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use certs::{Bundle, Data, Published};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, PatchOperation};
 use k8s_openapi::ByteString;
@@ -22,7 +23,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -375,7 +376,9 @@ where
 {
     // The field selector makes `resourceNames` apply.
     let object = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = pin!(watcher(api, object).default_backoff());
+    // `Init` comes before anything was asked: it is no news, and would reset the backoff.
+    let answers = watcher(api, object).try_filter(|event| ready(!matches!(event, Event::Init)));
+    let mut events = pin!(answers.default_backoff());
     while let Some(event) = events.next().await {
         match event {
             Ok(_) => changed.notify_one(),

@@ -180,7 +180,9 @@ impl Managed {
         // kube takes the provider of the process. Whoever has set one before has set the same.
         let _ = default_provider().install_default();
         // The address comes from the environment, so no DNS is needed.
-        let config = Config::incluster_env().map_err(SourceError::NoCluster)?;
+        let mut config = Config::incluster_env().map_err(SourceError::NoCluster)?;
+        // The manager has a backoff of its own, and tells what the API server answers.
+        config.default_retry = false;
         let namespace = self.namespace.clone().unwrap_or(config.default_namespace.clone());
         // The name by which an API server calls a Service.
         let name = Name::try_from(format!("{}.{namespace}.svc", self.service))

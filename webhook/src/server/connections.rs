@@ -1,7 +1,7 @@
 //! A port: accepts connections, and has hyper serve each of them within time limits.
 
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,9 +139,12 @@ impl Port {
     }
 }
 
-/// The address that a client counts as.
+/// The address that a client counts as: of IPv6 the network of 64 bits, all of which one host may have.
 pub fn canonical(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
+    match peer.ip().to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
 }
 
 impl ConnectionServer {
@@ -231,6 +234,8 @@ impl ConnectionServer {
             }
         };
         tokio::select! {
+            // First, so that a request that comes in the last moment is answered.
+            biased;
             result = serve => Ok(result?),
             () = no_request => Err(ConnectionError::HeaderTimeout(limit)),
         }

@@ -146,12 +146,15 @@ impl Server {
             let end = Instant::now() + options.drain_delay + options.shutdown_timeout;
             // New connections leave at least half of the time to requests in flight.
             let latest = end - options.shutdown_timeout / 2;
-            let quiet = || latest.min(Instant::now() + options.drain_delay);
-            while timeout_at(quiet(), port.accept()).await.is_ok() {
-                if Instant::now() >= latest {
-                    warn!("draining ends, though there are still new connections");
-                    break;
-                }
+            let quiet = || Instant::now() + options.drain_delay;
+            let mut until = quiet();
+            while Instant::now() < latest
+                && timeout_at(until.min(latest), port.accept()).await.is_ok()
+            {
+                until = quiet();
+            }
+            if until > latest {
+                warn!("draining ends, though there are still new connections");
             }
             let open = port.open();
             match timeout_at(end, port.shut_down()).await {
