@@ -107,7 +107,8 @@ impl Net {
 }
 
 fn mac(netns: &Netns, interface: &str) -> Result<[u8; 6]> {
-    let text = netns.run(&format!("cat /sys/class/net/{interface}/address"))?;
+    // Unlike `Netns::run`, this has the namespace's own /sys.
+    let text = netns.command("cat").arg(format!("/sys/class/net/{interface}/address")).checked()?;
     let bytes: Vec<u8> = text
         .trim()
         .split(':')
