@@ -270,7 +270,7 @@ mod tests {
     const START: OffsetDateTime =
         OffsetDateTime::UNIX_EPOCH.saturating_add(time::Duration::days(20_000));
 
-    /// Two objects in memory. Every request takes a while, in which others are resolver.
+    /// Two objects in memory. Every request takes a while, in which others are served.
     #[derive(Clone, Default)]
     struct Fake(Arc<Mutex<State>>);
 

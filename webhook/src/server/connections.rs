@@ -50,7 +50,6 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER: usize = 8 << 10;
 
 /// An open port.
-#[derive(Debug)]
 pub struct Port {
     listener: TcpListener,
     slots: Arc<Slots>,
@@ -66,12 +65,6 @@ pub struct ConnectionServer {
     pub router: Router,
     pub timeouts: Timeouts,
     pub metrics: Arc<Metrics>,
-}
-
-impl std::fmt::Debug for ConnectionServer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConnectionServer").field("timeouts", &self.timeouts).finish_non_exhaustive()
-    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -176,15 +176,13 @@ impl Reviews {
             return Err(Refusal::MediaType);
         }
         let mut body = request.into_body();
-        let (body, slot) = match self.read(peer, &mut body).await {
-            Ok(read) => read,
-            Err(refusal) => {
-                // An answer amid a body may get lost: the client goes on sending, and is reset.
-                let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-                let _ = timeout(LINGER, rest).await;
-                return Err(refusal);
-            }
-        };
+        let read = self.read(peer, &mut body).await;
+        if let Err(Refusal::TooLarge(_) | Refusal::Busy(_)) = read {
+            // An answer amid a body may get lost: the client goes on sending, and is reset.
+            let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+            let _ = timeout(LINGER, rest).await;
+        }
+        let (body, slot) = read?;
         let (review, decision) = self.decide(endpoint, peer, body, slot).await?;
         let duration = start.elapsed();
         self.metrics.decided(endpoint.webhook, &decision, duration);
